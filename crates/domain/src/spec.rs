@@ -1,0 +1,230 @@
+//! What a deployment asks for: the specification that is recorded once and never changes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that one deployment wants of a service. Immutable from creation to prune (invariant 13).
+///
+/// Secret *values* are not here: a secret is named with the version of each key, and read when an instance starts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// The reference as the user wrote it, for people.
+    pub image: String,
+    /// `sha256:…` of the manifest for this machine. `None` until the image has been resolved, then fixed for good.
+    pub digest: Option<String>,
+    /// The port that the app listens on; `None` for a worker.
+    pub port: Option<u16>,
+    /// Wanted instances, see [`crate::names::INSTANCES`].
+    pub instances: u32,
+    /// Config values of then (S0.14).
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    /// Secret keys of then (S0.15), with the version of the value that each had.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, i64>,
+    /// Overrides the image's entrypoint and arguments.
+    #[serde(default)]
+    pub command: Option<Vec<String>>,
+    #[serde(default)]
+    pub health: HealthCheck,
+    #[serde(default)]
+    pub resources: Resources,
+    #[serde(default)]
+    pub strategy: Strategy,
+    #[serde(default)]
+    pub options: RolloutOptions,
+    /// Differs where instances must be replaced although nothing else changed (an asked-for restart).
+    #[serde(default)]
+    pub restart: u32,
+}
+
+/// The part of a [`Spec`] that a running instance embodies. Two specs with equal templates share instances, so that
+/// scaling replaces nothing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Template(pub String);
+
+impl Spec {
+    /// Text that is equal exactly when two specs may share instances. Callers hash it ([`Template`] holds the hash).
+    ///
+    /// Wanted instances, strategy and options are left out: they say how many and how to get there, not what runs.
+    /// Health is left out too: it is judged from outside, and tightening it need not restart anything.
+    pub fn template_text(&self) -> String {
+        let identity = self.digest.as_deref().unwrap_or(&self.image);
+        let parts = (
+            identity,
+            self.port,
+            &self.config,
+            &self.secrets,
+            &self.command,
+            &self.resources,
+            self.restart,
+        );
+        // A tuple of plain values always has a JSON form; maps are ordered, so equal specs give equal text.
+        serde_text(&parts)
+    }
+}
+
+fn serde_text<T: std::fmt::Debug>(value: &T) -> String {
+    format!("{value:?}")
+}
+
+/// How an instance is judged from outside the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthCheck {
+    #[serde(flatten)]
+    pub kind: CheckKind,
+    /// Between two checks of one instance once it is ready. While it starts, checks come faster.
+    #[serde(default = "default_interval_ms")]
+    pub interval_ms: u64,
+    /// One check's limit.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+    /// Passed checks in a row that make an instance healthy.
+    #[serde(default = "default_healthy_after")]
+    pub healthy_after: u32,
+    /// Failed checks in a row that make a healthy instance unhealthy.
+    #[serde(default = "default_unhealthy_after")]
+    pub unhealthy_after: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum CheckKind {
+    /// A TCP connection to the port opens. The default where there is a port.
+    #[default]
+    Tcp,
+    /// `GET path` on the port answers with `status` (or any 2xx or 3xx where none is given).
+    Http {
+        path: String,
+        #[serde(default)]
+        status: Option<u16>,
+    },
+    /// The process is alive. The only choice for workers.
+    Process,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        HealthCheck {
+            kind: CheckKind::default(),
+            interval_ms: default_interval_ms(),
+            timeout_ms: default_timeout_ms(),
+            healthy_after: default_healthy_after(),
+            unhealthy_after: default_unhealthy_after(),
+        }
+    }
+}
+
+fn default_interval_ms() -> u64 {
+    1_000
+}
+fn default_timeout_ms() -> u64 {
+    5_000
+}
+fn default_healthy_after() -> u32 {
+    1
+}
+fn default_unhealthy_after() -> u32 {
+    3
+}
+
+/// What one instance may use. `None` is the operator's default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// MiB of memory.
+    #[serde(default)]
+    pub memory_mb: Option<u64>,
+    /// Thousandths of a CPU.
+    #[serde(default)]
+    pub cpu_millis: Option<u64>,
+    /// Most processes and threads.
+    #[serde(default)]
+    pub pids: Option<u64>,
+    /// Mount the root file system read-only.
+    #[serde(default)]
+    pub read_only_root: bool,
+}
+
+/// How a service goes from one version to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Start new, wait until ready, route, drain old, stop old; a few at a time.
+    #[default]
+    Rolling,
+    /// Stop, then start; for apps that may run only once.
+    Recreate,
+}
+
+/// Limits and waits of a rollout. All durations are measured on a monotonic clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RolloutOptions {
+    /// Instances that may be on their way at once; `None`: 1, or 25 % (rounded up) above four instances.
+    pub max_in_flight: Option<u32>,
+    /// Instances above the wanted number that may be alive at once, draining ones included; `None`: as max_in_flight.
+    pub max_surge: Option<u32>,
+    /// Wanted instances that may be missing while rolling.
+    pub max_unavailable: u32,
+    /// An instance counts as available when it has been healthy for so long.
+    pub min_ready_ms: u64,
+    /// Longest wait for requests in flight before an unrouted instance is stopped anyway.
+    pub drain_ms: u64,
+    /// Longest wait between the stop signal and the kill.
+    pub stop_grace_ms: u64,
+    /// A rollout without progress for so long has failed.
+    pub progress_deadline_ms: u64,
+    /// New instances that may die before the rollout is given up.
+    pub max_failures: u32,
+}
+
+impl Default for RolloutOptions {
+    fn default() -> Self {
+        RolloutOptions {
+            max_in_flight: None,
+            max_surge: None,
+            max_unavailable: 0,
+            min_ready_ms: 0,
+            drain_ms: 30_000,
+            stop_grace_ms: 10_000,
+            progress_deadline_ms: 600_000,
+            max_failures: 3,
+        }
+    }
+}
+
+impl RolloutOptions {
+    /// Instances that may be on their way at once, for `instances` wanted ones. At least 1.
+    pub fn in_flight(&self, instances: u32) -> u32 {
+        let default = if instances > 4 { instances.div_ceil(4) } else { 1 };
+        self.max_in_flight.unwrap_or(default).max(1)
+    }
+
+    /// Instances above the wanted number. With nothing allowed above and nothing allowed to be missing no step could
+    /// ever be taken, so that pair means one above.
+    pub fn surge(&self, instances: u32) -> u32 {
+        let surge = self.max_surge.unwrap_or_else(|| self.in_flight(instances));
+        if surge == 0 && self.max_unavailable == 0 { 1 } else { surge }
+    }
+
+    pub fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+
+    pub fn min_ready(&self) -> Duration {
+        Duration::from_millis(self.min_ready_ms)
+    }
+
+    pub fn progress_deadline(&self) -> Duration {
+        Duration::from_millis(self.progress_deadline_ms)
+    }
+
+    pub fn stop_grace(&self) -> Duration {
+        Duration::from_millis(self.stop_grace_ms)
+    }
+}
