@@ -1,0 +1,241 @@
+//! What callers ask for: new rows, changes, pages.
+
+use domain::{
+    AccountId, ApiKeyId, ConfigId, DeploymentId, DomainId, HealthCheck, InstanceId, ProjectId, Resources,
+    RolloutOptions, SecretId, ServiceId, Stage, Strategy, Template,
+};
+
+use crate::rows::ServiceKind;
+
+/// Who asks, and by what right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    pub account: AccountId,
+    pub admin: bool,
+    pub via: Via,
+}
+
+/// How a principal has shown who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    Key(ApiKeyId),
+    Session,
+    /// Owns the data directory, and speaks over the socket in it.
+    LocalOperator,
+}
+
+/// A service or worker to be made. Names, sizes and ranges are checked by the store (faces 3.3).
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewService {
+    pub kind: ServiceKind,
+    /// `None`: the account's default project.
+    pub project: Option<ProjectId>,
+    pub name: String,
+    pub image: String,
+    /// Required for a service, refused for a worker.
+    pub port: Option<u16>,
+    pub instances: u32,
+    pub config: Option<ConfigId>,
+    pub secret: Option<SecretId>,
+    pub command: Option<Vec<String>>,
+    pub health: HealthCheck,
+    pub resources: Resources,
+    pub strategy: Strategy,
+    pub options: RolloutOptions,
+    /// Kept with the first deployment.
+    pub notes: String,
+}
+
+impl NewService {
+    /// One instance with all defaults: what S2.15 asks for.
+    pub fn new(kind: ServiceKind, name: impl Into<String>, image: impl Into<String>, port: Option<u16>) -> Self {
+        let mut health = HealthCheck::default();
+        if kind == ServiceKind::Worker {
+            health.kind = domain::spec::CheckKind::Process;
+        }
+        NewService {
+            kind,
+            project: None,
+            name: name.into(),
+            image: image.into(),
+            port,
+            instances: 1,
+            config: None,
+            secret: None,
+            command: None,
+            health,
+            resources: Resources::default(),
+            strategy: Strategy::default(),
+            options: RolloutOptions::default(),
+            notes: String::new(),
+        }
+    }
+}
+
+/// A partial change: `None` leaves a field as it is, `Some(None)` empties one that may be empty.
+///
+/// A patch that really changes the image, port, instances, config, secret, command, health check or resources, or that
+/// asks for a restart, makes exactly one deployment; any other makes none (OPEN-1).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ServicePatch {
+    pub name: Option<String>,
+    pub image: Option<String>,
+    pub port: Option<u16>,
+    pub instances: Option<u32>,
+    pub config: Option<Option<ConfigId>>,
+    pub secret: Option<Option<SecretId>>,
+    pub command: Option<Option<Vec<String>>>,
+    pub health: Option<HealthCheck>,
+    pub resources: Option<Resources>,
+    pub strategy: Option<Strategy>,
+    pub options: Option<RolloutOptions>,
+    /// Replace all instances although nothing else changed.
+    pub restart: bool,
+    /// Kept with the deployment, where one is made.
+    pub notes: String,
+}
+
+/// What a rollback takes from the target and what from now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RollbackRequest {
+    pub notes: String,
+    pub secrets: Source,
+    pub config: Source,
+}
+
+impl Default for RollbackRequest {
+    /// Config values of then, secrets of now: they may have been rotated for a reason.
+    fn default() -> Self {
+        RollbackRequest {
+            notes: String::new(),
+            secrets: Source::Current,
+            config: Source::Snapshot,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// As the target deployment recorded it.
+    Snapshot,
+    /// As it is now.
+    Current,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRoute {
+    pub domain: DomainId,
+    /// A service, never a worker.
+    pub service: ServiceId,
+    pub path: String,
+    pub enabled: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RoutePatch {
+    pub domain: Option<DomainId>,
+    pub service: Option<ServiceId>,
+    pub path: Option<String>,
+    pub enabled: Option<bool>,
+}
+
+/// Most rows of one page (OPEN-10).
+pub const PAGE_SIZE_MAX: u32 = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageNumber {
+    /// From 1 on.
+    Number(u64),
+    Last,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Ascending,
+    Descending,
+}
+
+/// Which rows of a list, in which order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListQuery {
+    pub page: PageNumber,
+    /// 1 to [`PAGE_SIZE_MAX`]; others are brought into that range.
+    pub page_size: u32,
+    /// Fields by their names on the platform face. Unknown ones are ignored; none: the list's default (I.8).
+    pub ordering: Vec<(String, Direction)>,
+    /// A project that the caller cannot see gives an empty page (I.9).
+    pub project: Option<ProjectId>,
+    /// For deployments and routes.
+    pub service: Option<ServiceId>,
+}
+
+impl Default for ListQuery {
+    fn default() -> Self {
+        ListQuery {
+            page: PageNumber::Number(1),
+            page_size: 20,
+            ordering: Vec::new(),
+            project: None,
+            service: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// All rows of the list, exactly, from maintained counters.
+    pub count: u64,
+    /// The page that this is, from 1 on.
+    pub number: u64,
+    /// How many pages there are, at least 1.
+    pub pages: u64,
+    pub rows: Vec<T>,
+}
+
+/// The right to act for the holder of a lease. Stale once somebody has acquired the lease anew (invariant 19).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    pub name: String,
+    /// Grows with every acquisition.
+    pub number: i64,
+    pub holder: String,
+}
+
+/// One write of the reconcilers, see [`crate::System::apply`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Records the intent to run an instance, before the engine is asked.
+    AddInstance {
+        id: InstanceId,
+        deployment: DeploymentId,
+        template: Template,
+    },
+    /// Wanted → retiring.
+    Retire { id: InstanceId, reason: String },
+    /// Nothing of it is left.
+    Gone {
+        id: InstanceId,
+        crashed: bool,
+        exit: Option<serde_json::Value>,
+    },
+    /// Passed its health threshold for the first time.
+    Healthy { id: InstanceId },
+    /// Fixes what the image's reference means for this deployment. Can be done once; the same digest again is no error.
+    SetDigest { deployment: DeploymentId, digest: String },
+    /// Compare-and-set on the stage (invariant 8).
+    SetStage {
+        deployment: DeploymentId,
+        from: Stage,
+        to: Stage,
+        reason: String,
+        error_message: Option<String>,
+    },
+    /// Why the deployment waits now; empty when it does not.
+    SetWaiting { deployment: DeploymentId, text: String },
+    /// How many instances serve.
+    SetRunning { count: u32 },
+    /// The service violates an invariant: keep serving, stop acting.
+    Freeze { reason: String },
+    /// Removes the rows of a deleted service that has nothing left.
+    Purge,
+}
