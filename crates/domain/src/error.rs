@@ -40,7 +40,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub fn new(kind: Kind, context: impl Into<String>) -> Self {
-        Error { kind, context: context.into() }
+        Error {
+            kind,
+            context: context.into(),
+        }
     }
 
     pub fn not_found(context: impl Into<String>) -> Self {
@@ -100,6 +103,10 @@ impl Problems {
 
     /// `Ok` when nothing was added.
     pub fn check(self) -> Result<()> {
-        if self.is_empty() { Ok(()) } else { Err(self.into_error()) }
+        if self.is_empty() {
+            Ok(())
+        } else {
+            Err(self.into_error())
+        }
     }
 }

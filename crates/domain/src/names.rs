@@ -20,7 +20,9 @@ pub const INSTANCES: std::ops::RangeInclusive<u32> = 1..=12;
 /// A DNS label: `[a-z0-9]([-a-z0-9]*[a-z0-9])?`, at most [`SERVICE_NAME_MAX`] characters.
 pub fn service_name(name: &str) -> Result<(), String> {
     if name.chars().count() > SERVICE_NAME_MAX {
-        return Err(format!("Ensure this field has no more than {SERVICE_NAME_MAX} characters."));
+        return Err(format!(
+            "Ensure this field has no more than {SERVICE_NAME_MAX} characters."
+        ));
     }
     if is_label(name) {
         Ok(())
@@ -50,7 +52,9 @@ pub fn route_path(path: &str) -> Result<(), String> {
     if !path.starts_with('/') {
         return Err("A path starts with /".to_owned());
     }
-    let visible = path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'\\' | b'%'));
+    let visible = path
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'\\' | b'%'));
     let inner = path.strip_suffix('/').unwrap_or(path);
     let clean = inner.is_empty() || inner[1..].split('/').all(|s| !s.is_empty() && s != "." && s != "..");
     if visible && clean {
@@ -103,7 +107,19 @@ mod tests {
         for good in ["localhost", "app.example.com", "xn--bcher-kva.example", "a.b.c.d"] {
             assert_eq!(hostname(good), Ok(()), "{good}");
         }
-        for bad in ["", ".", "a..b", "a.", "127.0.0.1", "1.2", "A.com", "a:80", "a/b", "[::1]", "*.a.com"] {
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            "a.",
+            "127.0.0.1",
+            "1.2",
+            "A.com",
+            "a:80",
+            "a/b",
+            "[::1]",
+            "*.a.com",
+        ] {
             assert!(hostname(bad).is_err(), "{bad:?}");
         }
     }
@@ -113,7 +129,9 @@ mod tests {
         for good in ["/", "/api", "/api/", "/a/b.c/d-e_f~"] {
             assert_eq!(route_path(good), Ok(()), "{good}");
         }
-        for bad in ["", "api", "//", "/a//b", "/../x", "/a/./b", "/a?b", "/a#b", "/a b", "/%2e%2e", "/a\\b", "/\u{e9}"] {
+        for bad in [
+            "", "api", "//", "/a//b", "/../x", "/a/./b", "/a?b", "/a#b", "/a b", "/%2e%2e", "/a\\b", "/\u{e9}",
+        ] {
             assert!(route_path(bad).is_err(), "{bad:?}");
         }
     }

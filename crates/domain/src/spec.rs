@@ -209,7 +209,11 @@ impl RolloutOptions {
     /// ever be taken, so that pair means one above.
     pub fn surge(&self, instances: u32) -> u32 {
         let surge = self.max_surge.unwrap_or_else(|| self.in_flight(instances));
-        if surge == 0 && self.max_unavailable == 0 { 1 } else { surge }
+        if surge == 0 && self.max_unavailable == 0 {
+            1
+        } else {
+            surge
+        }
     }
 
     pub fn drain(&self) -> Duration {

@@ -51,7 +51,10 @@ impl Stage {
 
     /// Still moving: at most one deployment of a service is (invariant 7).
     pub fn is_active(self) -> bool {
-        matches!(self, Stage::Queued | Stage::Deploying | Stage::Paused | Stage::Finalizing | Stage::Canceling)
+        matches!(
+            self,
+            Stage::Queued | Stage::Deploying | Stage::Paused | Stage::Finalizing | Stage::Canceling
+        )
     }
 
     /// Whether the machine has this edge (invariant 8). A stage never becomes itself.
@@ -107,7 +110,10 @@ impl FromStr for Stage {
     type Err = UnknownStage;
 
     fn from_str(text: &str) -> Result<Self, UnknownStage> {
-        Stage::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| UnknownStage(text.to_owned()))
+        Stage::ALL
+            .into_iter()
+            .find(|s| s.as_str() == text)
+            .ok_or_else(|| UnknownStage(text.to_owned()))
     }
 }
 

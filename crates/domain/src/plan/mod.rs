@@ -1,0 +1,33 @@
+//! The pure rollout planner: what to do next for one service, from what is wanted and what is seen.
+//!
+//! # Expected flow
+//! A reconciler reads everything about a service, calls [`plan`], writes the durable part of the plan, executes the
+//! rest, and calls again when something changed or [`Plan::next_wake`] has passed. There is one rule set for rollouts,
+//! scaling, going back, repair and deletion: instances of the goal's template are *fresh*, all others are *stale*;
+//! fresh ones are added up to the wanted number, stale ones leave as fast as the availability floor allows.
+//!
+//! # Guarantees
+//! Total (never panics), deterministic, and a fixpoint: when reality matches the goal the plan is empty. The plan
+//! names every instance that it touches and leaves no choice to the executor. [`guard::check`] restates the safety
+//! invariants independently of the rules here; executors call it before they act.
+//!
+//! # Assumptions
+//! Instances are listed completely (a partial listing must not reach the planner, invariant 20). Time comes in as
+//! ages, measured on a monotonic clock, so that jumps of the wall clock change nothing (invariant 14).
+
+mod backoff;
+pub mod guard;
+mod inputs;
+mod output;
+mod rules;
+
+pub use inputs::{Crash, Desired, Goal, Health, Observed, Process, Rollout, RouteState, Seen};
+pub use output::{Action, FailReason, Plan, RetireReason, Verdict};
+pub use rules::plan;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod timelines;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,366 @@
+//! A toy engine and a toy edge under a toy clock, for the planner's tests: everything the planner asks for happens,
+//! after scripted delays, and everything that happens is written down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::{DeploymentId, InstanceId, RolloutOptions, Stage, Strategy, Template};
+
+/// How instances of one version behave.
+#[derive(Debug, Clone, Copy)]
+pub struct Behaviour {
+    pub healthy_after: Option<Duration>,
+    pub dies_after: Option<Duration>,
+    /// How long its requests in flight take once it has left the table.
+    pub drains_in: Duration,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Behaviour {
+            healthy_after: Some(Duration::from_millis(100)),
+            dies_after: None,
+            drains_in: Duration::from_millis(50),
+        }
+    }
+}
+
+struct Instance {
+    id: InstanceId,
+    deployment: DeploymentId,
+    template: Template,
+    born: Duration,
+    launched: Option<Duration>,
+    retiring: bool,
+    left_table: Option<Duration>,
+    cut: bool,
+    stopped: Option<Duration>,
+    exited: bool,
+}
+
+pub struct World {
+    pub now: Duration,
+    pub behaviours: BTreeMap<Template, Behaviour>,
+    pub rollout: Option<Rollout>,
+    pub serving: Option<Goal>,
+    pub deleting: bool,
+    pub log: Vec<String>,
+    instances: Vec<Instance>,
+    crashes: Vec<(Template, Duration, Duration)>,
+    routed: BTreeSet<InstanceId>,
+    best_progress: (u64, Duration),
+    counter: u128,
+    pub most_live: u32,
+}
+
+const STOP_TAKES: Duration = Duration::from_millis(20);
+/// More steps than any scenario of a dozen instances needs.
+const STEPS_MAX: usize = 20_000;
+
+pub fn goal(version: u32, instances: u32, strategy: Strategy, options: RolloutOptions) -> Goal {
+    Goal {
+        deployment: DeploymentId(Uuid::from_u128(u128::from(version))),
+        template: Template(format!("v{version}")),
+        instances,
+        strategy,
+        options,
+        routable: true,
+    }
+}
+
+impl World {
+    pub fn new() -> World {
+        World {
+            now: Duration::ZERO,
+            behaviours: BTreeMap::new(),
+            rollout: None,
+            serving: None,
+            deleting: false,
+            log: vec![],
+            instances: vec![],
+            crashes: vec![],
+            routed: BTreeSet::new(),
+            best_progress: (0, Duration::ZERO),
+            counter: 0,
+            most_live: 0,
+        }
+    }
+
+    pub fn deploy(&mut self, goal: Goal) {
+        if let Some(old) = self.rollout.take() {
+            self.note(format!("{} superseded", old.goal.template.0));
+        }
+        self.note(format!("deploy {} x{}", goal.template.0, goal.instances));
+        self.best_progress = (0, self.now);
+        self.rollout = Some(Rollout {
+            goal,
+            stage: Stage::Deploying,
+            stalled_for: Duration::ZERO,
+            failures: 0,
+        });
+    }
+
+    pub fn set_stage(&mut self, stage: Stage) {
+        if let Some(rollout) = &mut self.rollout {
+            rollout.stage = stage;
+            let line = format!("{} {stage}", rollout.goal.template.0);
+            self.best_progress = (0, self.now);
+            self.note(line);
+        }
+    }
+
+    /// One instance dies as if by a fault from outside.
+    pub fn kill(&mut self, nth: usize) {
+        let now = self.now;
+        let mut alive = self.instances.iter_mut().filter(|i| i.launched.is_some() && !i.exited);
+        if let Some(instance) = alive.nth(nth) {
+            instance.exited = true;
+            let line = format!("{} killed", name(instance.id));
+            self.crashes
+                .insert(0, (instance.template.clone(), now, now - instance.born));
+            self.note(line);
+        }
+    }
+
+    /// Runs until `until`, or until nothing can happen any more.
+    pub fn run(&mut self, until: Duration) {
+        for _ in 0..STEPS_MAX {
+            let wake = self.step();
+            let Some(next) = wake.filter(|next| *next <= until) else {
+                break;
+            };
+            self.now = next;
+        }
+        self.now = self.now.max(until);
+    }
+
+    pub fn routed_versions(&self) -> Vec<String> {
+        let routed = self.instances.iter().filter(|i| self.routed.contains(&i.id));
+        let mut versions: Vec<String> = routed.map(|i| i.template.0.clone()).collect();
+        versions.sort();
+        versions
+    }
+
+    pub fn alive(&self) -> usize {
+        self.instances.iter().filter(|i| !i.exited).count()
+    }
+
+    fn note(&mut self, what: String) {
+        self.log.push(format!("{:>8.2}s  {what}", self.now.as_secs_f64()));
+    }
+
+    /// Lets due things happen, plans, executes; answers when something happens next.
+    fn step(&mut self) -> Option<Duration> {
+        self.let_things_happen();
+        let (desired, observed) = (self.desired(), self.observed());
+        let plan = plan(&desired, &observed);
+        guard::check(&desired, &observed, &plan).unwrap_or_else(|v| panic!("{v}\n{}", self.log.join("\n")));
+        let acted = !plan.actions.is_empty() || plan.verdict.is_some() || plan.routes != self.routed;
+        self.execute(&plan);
+        if plan.progress > self.best_progress.0 {
+            self.best_progress = (plan.progress, self.now);
+        }
+        self.most_live = self.most_live.max(self.alive() as u32);
+        if acted {
+            return Some(self.now);
+        }
+        let timer = plan
+            .next_wake
+            .map(|delay| self.now + delay.max(Duration::from_micros(1)));
+        self.next_event().into_iter().chain(timer).min()
+    }
+
+    fn behaviour(&self, template: &Template) -> Behaviour {
+        self.behaviours.get(template).copied().unwrap_or_default()
+    }
+
+    fn let_things_happen(&mut self) {
+        let mut lines = vec![];
+        let behaviours = self.behaviours.clone();
+        for instance in &mut self.instances {
+            let behaviour = behaviours.get(&instance.template).copied().unwrap_or_default();
+            let Some(launched) = instance.launched.filter(|_| !instance.exited) else {
+                continue;
+            };
+            if instance.stopped.is_some_and(|at| at + STOP_TAKES <= self.now) {
+                instance.exited = true;
+                lines.push(format!("{} stopped", name(instance.id)));
+            } else if behaviour.dies_after.is_some_and(|after| launched + after <= self.now) {
+                instance.exited = true;
+                lines.push(format!("{} dies", name(instance.id)));
+                if !instance.retiring {
+                    self.crashes
+                        .insert(0, (instance.template.clone(), self.now, self.now - instance.born));
+                    if let Some(rollout) = &mut self.rollout
+                        && rollout.goal.deployment == instance.deployment
+                    {
+                        rollout.failures += 1;
+                    }
+                }
+            }
+        }
+        lines.into_iter().for_each(|line| self.note(line));
+    }
+
+    fn next_event(&self) -> Option<Duration> {
+        let mut times = vec![];
+        for instance in self.instances.iter().filter(|i| !i.exited) {
+            let behaviour = self.behaviour(&instance.template);
+            let Some(launched) = instance.launched else { continue };
+            times.extend(behaviour.healthy_after.map(|after| launched + after));
+            times.extend(behaviour.dies_after.map(|after| launched + after));
+            times.extend(instance.left_table.map(|at| at + behaviour.drains_in));
+            times.extend(instance.stopped.map(|at| at + STOP_TAKES));
+        }
+        times.into_iter().filter(|at| *at > self.now).min()
+    }
+
+    fn desired(&self) -> Desired {
+        let mut rollout = self.rollout.clone();
+        if let Some(rollout) = &mut rollout {
+            rollout.stalled_for = self.now - self.best_progress.1;
+        }
+        Desired {
+            rollout,
+            serving: self.serving.clone(),
+            deleting: self.deleting,
+        }
+    }
+
+    fn observed(&self) -> Observed {
+        let instances = self.instances.iter().map(|i| self.see(i)).collect();
+        let crashes = self.crashes.iter().map(|(template, at, lived)| Crash {
+            template: template.clone(),
+            age: self.now - *at,
+            lived: *lived,
+        });
+        Observed {
+            instances,
+            crashes: crashes.take(20).collect(),
+        }
+    }
+
+    fn see(&self, i: &Instance) -> Seen {
+        let behaviour = self.behaviour(&i.template);
+        let process = match i.launched {
+            _ if i.exited => Process::Exited,
+            None => Process::Absent,
+            Some(_) if i.stopped.is_some() => Process::Stopping,
+            Some(_) => Process::Running,
+        };
+        let healthy_at = i.launched.zip(behaviour.healthy_after).map(|(at, after)| at + after);
+        let health = match healthy_at {
+            Some(at) if at <= self.now => Health::Passing { since: self.now - at },
+            _ => Health::Failing {
+                since: self.now - i.born,
+                what: "connection refused".into(),
+            },
+        };
+        let route = match i.left_table {
+            _ if self.routed.contains(&i.id) => RouteState::In,
+            Some(at) if !i.cut && at + behaviour.drains_in > self.now => RouteState::Leaving {
+                drained_for: Some(self.now - at),
+            },
+            _ => RouteState::Out,
+        };
+        let (deployment, template) = (i.deployment, i.template.clone());
+        Seen {
+            id: i.id,
+            deployment,
+            template,
+            retiring: i.retiring,
+            process,
+            health,
+            route,
+        }
+    }
+
+    fn execute(&mut self, plan: &Plan) {
+        for action in &plan.actions {
+            self.perform(action);
+        }
+        for id in plan.routes.difference(&self.routed.clone()) {
+            self.note(format!("route {}", name(*id)));
+        }
+        for id in self.routed.clone().difference(&plan.routes) {
+            self.note(format!("unroute {}", name(*id)));
+            let now = self.now;
+            self.instances
+                .iter_mut()
+                .filter(|i| i.id == *id)
+                .for_each(|i| i.left_table = Some(now));
+        }
+        self.routed = plan.routes.clone();
+        if let Some(verdict) = &plan.verdict {
+            self.end(verdict);
+        }
+    }
+
+    fn perform(&mut self, action: &Action) {
+        let now = self.now;
+        match action {
+            Action::Add { deployment, template } => {
+                self.counter += 1;
+                let id = InstanceId(Uuid::from_u128(self.counter));
+                self.note(format!("add {} ({})", name(id), template.0));
+                self.instances.push(Instance {
+                    id,
+                    deployment: *deployment,
+                    template: template.clone(),
+                    born: now,
+                    launched: Some(now),
+                    retiring: false,
+                    left_table: None,
+                    cut: false,
+                    stopped: None,
+                    exited: false,
+                });
+            }
+            Action::Launch { id } => self.with(*id, |i| i.launched = Some(now)),
+            Action::Retire { id, reason } => {
+                self.with(*id, |i| i.retiring = true);
+                self.note(format!("retire {}: {}", name(*id), reason.as_str()));
+            }
+            Action::Stop { id, cut, .. } => {
+                self.with(*id, |i| {
+                    i.stopped = Some(i.stopped.unwrap_or(now));
+                    i.cut = *cut;
+                });
+                let how = if *cut { "cut off and stop" } else { "stop" };
+                self.note(format!("{how} {}", name(*id)));
+            }
+            Action::Collect { id } => self.instances.retain(|i| i.id != *id),
+        }
+    }
+
+    fn with(&mut self, id: InstanceId, change: impl FnOnce(&mut Instance)) {
+        if let Some(instance) = self.instances.iter_mut().find(|i| i.id == id) {
+            change(instance);
+        }
+    }
+
+    fn end(&mut self, verdict: &Verdict) {
+        let Some(rollout) = self.rollout.take() else { return };
+        let version = rollout.goal.template.0.clone();
+        match verdict {
+            Verdict::Succeeded => {
+                self.note(format!("{version} succeeded"));
+                self.serving = Some(rollout.goal);
+            }
+            Verdict::Failed(FailReason::Crashing { failures }) => {
+                self.note(format!("{version} failed: {failures} instances died"));
+            }
+            Verdict::Failed(FailReason::Stalled { waiting, .. }) => {
+                self.note(format!("{version} failed: no progress: {waiting}"));
+            }
+            Verdict::Canceled => self.note(format!("{version} canceled")),
+        }
+    }
+}
+
+pub fn name(id: InstanceId) -> String {
+    format!("i{}", id.0.as_u128())
+}
