@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{DeploymentId, InstanceId, ProjectId, ServiceId};
 
@@ -50,6 +51,18 @@ pub struct Target {
     pub instance: InstanceId,
     pub address: IpAddr,
     pub port: u16,
+}
+
+/// What the control plane knows of the edge.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EdgeView {
+    pub connected: bool,
+    /// A new one for each process of the edge; `None` before the first contact.
+    pub boot: Option<Uuid>,
+    /// The newest epoch that the edge serves and has kept safe.
+    pub acked_epoch: u64,
+    /// Requests in flight on instances that are no longer in the table. Absent: none.
+    pub busy: BTreeMap<InstanceId, u64>,
 }
 
 /// What the edge has counted for one deployment (the deployment's receipt).

@@ -77,7 +77,8 @@ fn serde_text<T: std::fmt::Debug>(value: &T) -> String {
 pub struct HealthCheck {
     #[serde(flatten)]
     pub kind: CheckKind,
-    /// Between two checks of one instance once it is ready. While it starts, checks come faster.
+    /// Between two checks of one instance once it is healthy. Checks come faster while it starts and while it fails;
+    /// the end of its process is noticed at once and needs no check.
     #[serde(default = "default_interval_ms")]
     pub interval_ms: u64,
     /// One check's limit.
@@ -120,7 +121,7 @@ impl Default for HealthCheck {
 }
 
 fn default_interval_ms() -> u64 {
-    1_000
+    10_000
 }
 fn default_timeout_ms() -> u64 {
     5_000

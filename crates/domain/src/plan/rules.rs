@@ -109,9 +109,11 @@ impl<'a> Scene<'a> {
             match seen.process {
                 Process::Exited => plan.actions.push(Action::Collect { id: seen.id }),
                 Process::Absent if seen.retiring => plan.actions.push(Action::Collect { id: seen.id }),
-                Process::Absent => plan.actions.push(Action::Launch { id: seen.id }),
+                Process::Absent if self.fresh.iter().any(|s| s.id == seen.id) => {
+                    plan.actions.push(Action::Launch { id: seen.id });
+                }
                 Process::Starting | Process::Running if seen.retiring => self.stop(seen, plan),
-                Process::Starting | Process::Running | Process::Stopping => {}
+                Process::Absent | Process::Starting | Process::Running | Process::Stopping => {}
             }
         }
     }

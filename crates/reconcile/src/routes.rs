@@ -1,0 +1,205 @@
+//! The route book: which instances belong in the table, and where the edge stands with each.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use domain::plan::RouteState;
+use domain::routing::EdgeView;
+use domain::routing::{RouteMatch, RoutingTable, ServiceEntry, Target};
+use domain::{InstanceId, ProjectId, ServiceId};
+use store::{EdgeEntry, ServiceKind};
+use tokio::time::Instant;
+
+/// Epochs are promised to the store in blocks, so that not every table costs a write.
+pub const EPOCH_BLOCK: u64 = 1_000;
+
+#[derive(Default)]
+pub struct RouteBook {
+    /// The newest published epoch.
+    epoch: u64,
+    wanted: HashMap<ServiceId, BTreeMap<InstanceId, Target>>,
+    callers: BTreeMap<std::net::IpAddr, ProjectId>,
+    entered: HashMap<InstanceId, Entered>,
+    left: HashMap<InstanceId, Left>,
+    changed: bool,
+}
+
+struct Entered {
+    /// The first epoch with it.
+    epoch: u64,
+    service: ServiceId,
+}
+
+struct Left {
+    /// The first epoch without it.
+    epoch: u64,
+    /// When that epoch was first seen to be acknowledged.
+    acknowledged: Option<Instant>,
+    service: ServiceId,
+}
+
+impl RouteBook {
+    pub fn starting_at(epoch: u64) -> Self {
+        RouteBook {
+            epoch,
+            changed: true,
+            ..RouteBook::default()
+        }
+    }
+
+    /// The epoch that the next table will have.
+    fn next(&self) -> u64 {
+        self.epoch + 1
+    }
+
+    /// Makes `targets` the routed instances of a service.
+    pub fn set(&mut self, service: ServiceId, targets: BTreeMap<InstanceId, Target>) {
+        let next = self.next();
+        let before = self.wanted.get(&service).cloned().unwrap_or_default();
+        if before == targets {
+            return;
+        }
+        for id in targets.keys().filter(|id| !before.contains_key(id)) {
+            self.entered.insert(*id, Entered { epoch: next, service });
+            self.left.remove(id);
+        }
+        for id in before.keys().filter(|id| !targets.contains_key(id)) {
+            self.leave(*id, service);
+        }
+        if targets.is_empty() {
+            self.wanted.remove(&service);
+        } else {
+            self.wanted.insert(service, targets);
+        }
+        self.changed = true;
+    }
+
+    /// The next table is the first that is known not to have this instance. Also for what an earlier control plane
+    /// may have routed.
+    pub fn leave(&mut self, id: InstanceId, service: ServiceId) {
+        self.entered.remove(&id);
+        let epoch = self.next();
+        self.left.entry(id).or_insert(Left {
+            epoch,
+            acknowledged: None,
+            service,
+        });
+        self.changed = true;
+    }
+
+    pub fn forget(&mut self, id: InstanceId) {
+        self.entered.remove(&id);
+        self.left.remove(&id);
+    }
+
+    pub fn is_wanted(&self, service: ServiceId, id: InstanceId) -> bool {
+        self.wanted
+            .get(&service)
+            .is_some_and(|targets| targets.contains_key(&id))
+    }
+
+    /// Addresses of all live instances, for names inside.
+    pub fn set_caller(&mut self, address: std::net::IpAddr, project: ProjectId) {
+        if self.callers.insert(address, project) != Some(project) {
+            self.changed = true;
+        }
+    }
+
+    pub fn remove_caller(&mut self, address: std::net::IpAddr) {
+        if self.callers.remove(&address).is_some() {
+            self.changed = true;
+        }
+    }
+
+    pub fn mark_changed(&mut self) {
+        self.changed = true;
+    }
+
+    /// Where the edge stands with an instance (invariant 4 rests on this).
+    pub fn state(&mut self, id: InstanceId, view: &EdgeView, now: Instant) -> RouteState {
+        if let Some(entered) = self.entered.get(&id) {
+            return if view.acked_epoch >= entered.epoch {
+                RouteState::In
+            } else {
+                RouteState::Entering
+            };
+        }
+        let Some(left) = self.left.get_mut(&id) else {
+            return RouteState::Out;
+        };
+        if view.acked_epoch < left.epoch {
+            return RouteState::Leaving { drained_for: None };
+        }
+        let since = *left.acknowledged.get_or_insert(now);
+        if view.busy.contains_key(&id) {
+            RouteState::Leaving {
+                drained_for: Some(now.saturating_duration_since(since)),
+            }
+        } else {
+            RouteState::Out
+        }
+    }
+
+    /// Services that wait for an answer of the edge, given that everything up to epoch `known` was acted on.
+    pub fn waiting(&self, known: u64) -> HashSet<ServiceId> {
+        let entering = self
+            .entered
+            .values()
+            .filter(|entered| entered.epoch > known)
+            .map(|entered| entered.service);
+        entering.chain(self.left.values().map(|left| left.service)).collect()
+    }
+
+    /// The next table, if anything changed since the last one.
+    pub fn table(&mut self, entries: &[EdgeEntry], base_domain: &str) -> Option<RoutingTable> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        self.epoch += 1;
+        let services = services(entries, base_domain, |service| {
+            self.wanted
+                .get(&service)
+                .map(|targets| targets.values().cloned().collect())
+                .unwrap_or_default()
+        });
+        Some(RoutingTable {
+            epoch: self.epoch,
+            services,
+            callers: self.callers.clone(),
+        })
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
+/// Entries of all services that have a port. A service without an enabled route answers at its default host; where
+/// two tenants use one name, the older service has it (a host leads to at most one service, invariant 24).
+fn services(entries: &[EdgeEntry], base_domain: &str, targets: impl Fn(ServiceId) -> Vec<Target>) -> Vec<ServiceEntry> {
+    let mut taken: HashSet<String> = entries
+        .iter()
+        .flat_map(|e| &e.matches)
+        .map(|m| m.host.clone())
+        .collect();
+    let mut routed: Vec<&EdgeEntry> = entries.iter().filter(|e| e.kind == ServiceKind::Service).collect();
+    routed.sort_by_key(|e| e.service);
+    let entry = |e: &EdgeEntry| {
+        let mut matches = e.matches.clone();
+        let host = format!("{}.{base_domain}", e.name);
+        if matches.is_empty() && taken.insert(host.clone()) {
+            matches.push(RouteMatch {
+                host,
+                path: "/".to_owned(),
+            });
+        }
+        ServiceEntry {
+            service: e.service,
+            project: e.project,
+            name: e.name.clone(),
+            receipt: e.receipt,
+            matches,
+            targets: targets(e.service),
+        }
+    };
+    routed.into_iter().map(entry).collect()
+}

@@ -1,0 +1,387 @@
+//! The loop: sleep, see what may have changed, consider the services concerned, write, act, publish.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use domain::error::Kind;
+use domain::routing::EdgeView;
+use domain::{Error, InstanceId, Result, ServiceId};
+use engine::{InstanceStatus, Phase};
+use store::{EdgeEntry, Fence, ServiceState};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::execute::{Done, Operations};
+use crate::health::{Belief, HealthBook};
+use crate::live::Live;
+use crate::observe::ProgressBook;
+use crate::pulls::{PullEvent, PullNews, Pulls};
+use crate::routes::{EPOCH_BLOCK, RouteBook};
+use crate::seams::Parts;
+use crate::service::Decision;
+
+/// Services that are read and decided on in one go.
+const BATCH: usize = 200;
+/// The wait after the store or the engine did not answer.
+const TROUBLE_PAUSE: Duration = Duration::from_millis(500);
+/// Name of the lease that makes a reconciler the only writer.
+const LEASE: &str = "reconciler";
+
+/// The level-triggered loop over all services. See the crate documentation for its guarantees.
+pub struct Reconciler {
+    pub(crate) parts: Parts,
+    fence: Fence,
+    lease_renewal: Instant,
+    pub(crate) live: Live,
+    inbox: Inbox,
+    /// Everything up to this revision of the store was looked at.
+    revision: i64,
+    pub(crate) due: HashSet<ServiceId>,
+    pub(crate) timers: HashMap<ServiceId, Instant>,
+    pub(crate) adopted: HashSet<ServiceId>,
+    pub(crate) owners: HashMap<InstanceId, ServiceId>,
+    /// What the engine last listed. `None` until it has answered once: before that nothing is decided (invariant 20).
+    pub(crate) snapshot: HashMap<InstanceId, InstanceStatus>,
+    snapshot_is_current: bool,
+    remains_removed: bool,
+    pub(crate) edge_view: watch::Receiver<EdgeView>,
+    acknowledged: u64,
+    pub(crate) routes: RouteBook,
+    entries: Vec<EdgeEntry>,
+    entries_revision: i64,
+    epoch_promised: u64,
+    pub(crate) health: HealthBook,
+    pub(crate) operations: Operations,
+    pub(crate) pulls: Pulls,
+    pub(crate) progress: ProgressBook,
+}
+
+/// Everything that can wake the loop.
+struct Inbox {
+    store: watch::Receiver<u64>,
+    engine: watch::Receiver<u64>,
+    done: mpsc::UnboundedReceiver<Done>,
+    beliefs: mpsc::UnboundedReceiver<Belief>,
+    pulls: mpsc::UnboundedReceiver<PullNews>,
+}
+
+impl Reconciler {
+    /// Takes the lease and looks at nothing yet.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] while another reconciler holds the lease, or when the store does not answer.
+    pub async fn start(parts: Parts, live: Live) -> Result<Reconciler> {
+        let system = parts.store.system();
+        let lease = system
+            .acquire_lease(LEASE, &parts.settings.holder, parts.settings.lease_us)
+            .await?;
+        let fence = lease.ok_or_else(|| {
+            let text = "another control plane works on this store; stop it or wait until its lease has run out";
+            Error::unavailable(text, "the reconciler's lease is taken")
+        })?;
+        let edge_view = parts.edge.view();
+        let floor = system.edge_epoch_floor().await?.max(edge_view.borrow().acked_epoch);
+        let (done, done_inbox) = mpsc::unbounded_channel();
+        let (beliefs, beliefs_inbox) = mpsc::unbounded_channel();
+        let (pulls, pulls_inbox) = mpsc::unbounded_channel();
+        let inbox = Inbox {
+            store: parts.store.wake(),
+            engine: parts.engine.changes(),
+            done: done_inbox,
+            beliefs: beliefs_inbox,
+            pulls: pulls_inbox,
+        };
+        Ok(Reconciler {
+            fence,
+            lease_renewal: Instant::now() + renewal(&parts),
+            live,
+            inbox,
+            revision: 0,
+            due: HashSet::new(),
+            timers: HashMap::new(),
+            adopted: HashSet::new(),
+            owners: HashMap::new(),
+            snapshot: HashMap::new(),
+            snapshot_is_current: false,
+            remains_removed: false,
+            acknowledged: 0,
+            edge_view,
+            routes: RouteBook::starting_at(floor),
+            entries: Vec::new(),
+            entries_revision: -1,
+            epoch_promised: floor,
+            health: HealthBook::new(parts.engine.clone(), beliefs),
+            operations: Operations::new(parts.engine.clone(), done, parts.settings.launches_at_once),
+            pulls: Pulls::new(parts.images.clone(), pulls),
+            progress: ProgressBook::default(),
+            parts,
+        })
+    }
+
+    /// Works until `stop` turns true. Instances and routes stay as they are then.
+    ///
+    /// # Errors
+    /// Only when the lease was lost to another reconciler. Everything else is tried again.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
+        loop {
+            if *stop.borrow() {
+                return Ok(());
+            }
+            let pause = match self.pass().await {
+                Ok(()) => None,
+                Err(error) if matches!(error.kind, Kind::Conflict(_)) && !self.keep_lease().await? => {
+                    return Err(error.within("the reconciler was overtaken"));
+                }
+                Err(error) => {
+                    tracing::warn!(error = error.context, "reconciling is interrupted and will go on");
+                    Some(Instant::now() + TROUBLE_PAUSE)
+                }
+            };
+            self.sleep(pause, &mut stop).await;
+            if Instant::now() >= self.lease_renewal && !self.keep_lease().await.unwrap_or(true) {
+                return Err(Error::new(
+                    Kind::Conflict("lease lost".to_owned()),
+                    "the reconciler was overtaken",
+                ));
+            }
+        }
+    }
+
+    async fn keep_lease(&mut self) -> Result<bool> {
+        self.lease_renewal = Instant::now() + renewal(&self.parts);
+        self.parts
+            .store
+            .system()
+            .renew_lease(&self.fence, self.parts.settings.lease_us)
+            .await
+    }
+
+    /// One round over everything that may need attention.
+    async fn pass(&mut self) -> Result<()> {
+        self.notice_store().await?;
+        self.notice_engine().await?;
+        self.notice_edge();
+        self.notice_timers();
+        while !self.due.is_empty() {
+            let batch: Vec<ServiceId> = self.due.iter().take(BATCH).copied().collect();
+            self.work_on(&batch).await?;
+        }
+        self.remove_remains();
+        self.publish().await
+    }
+
+    async fn notice_store(&mut self) -> Result<()> {
+        self.inbox.store.borrow_and_update();
+        loop {
+            let limit = BATCH as u32;
+            let changed = self
+                .parts
+                .store
+                .system()
+                .services_changed_since(self.revision, limit)
+                .await?;
+            let Some((_, newest)) = changed.last() else {
+                return Ok(());
+            };
+            self.revision = *newest;
+            self.routes.mark_changed();
+            self.due.extend(changed.iter().map(|(id, _)| *id));
+        }
+    }
+
+    /// A listing that failed leaves the last one in place and nothing is decided on it: the pass ends.
+    async fn notice_engine(&mut self) -> Result<()> {
+        let woken = self.inbox.engine.has_changed().unwrap_or(false);
+        if !woken && self.snapshot_is_current {
+            return Ok(());
+        }
+        self.inbox.engine.borrow_and_update();
+        self.snapshot_is_current = false;
+        let listing = self.parts.engine.list().await.map_err(|error| {
+            let context = format!("listing the engine's instances: {error}");
+            Error::unavailable("the engine does not answer", context)
+        })?;
+        let listing: HashMap<InstanceId, InstanceStatus> = listing.into_iter().map(|s| (s.id, s)).collect();
+        for (id, status) in &listing {
+            if self.snapshot.get(id) != Some(status) {
+                self.due.extend(self.owners.get(id));
+            }
+        }
+        self.due.extend(
+            self.snapshot
+                .keys()
+                .filter(|id| !listing.contains_key(id))
+                .filter_map(|id| self.owners.get(id)),
+        );
+        self.snapshot = listing;
+        self.snapshot_is_current = true;
+        Ok(())
+    }
+
+    /// Ended instances that the record does not know are remains of a crash between record and removal. Running ones
+    /// are reported by `hob doctor` and never killed for not being in the record (invariant 20).
+    fn remove_remains(&mut self) {
+        if std::mem::replace(&mut self.remains_removed, true) {
+            return;
+        }
+        let unknown = self
+            .snapshot
+            .values()
+            .filter(|status| !self.owners.contains_key(&status.id));
+        for status in unknown.cloned().collect::<Vec<_>>() {
+            if matches!(status.phase, Phase::Exited(_)) {
+                self.operations.remove(ServiceId(uuid::Uuid::nil()), status.id);
+            } else {
+                tracing::warn!(instance.id = %status.id, "an instance runs that the record does not know; left alone");
+            }
+        }
+    }
+
+    fn notice_edge(&mut self) {
+        let acknowledged = self.edge_view.borrow_and_update().acked_epoch;
+        self.due.extend(self.routes.waiting(self.acknowledged));
+        self.acknowledged = acknowledged;
+    }
+
+    fn notice_timers(&mut self) {
+        let now = Instant::now();
+        let ripe: Vec<ServiceId> = self
+            .timers
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ripe {
+            self.timers.remove(&id);
+            self.due.insert(id);
+        }
+    }
+
+    /// Reads, decides, writes in one transaction, acts.
+    async fn work_on(&mut self, batch: &[ServiceId]) -> Result<()> {
+        let states = self.parts.store.system().load(batch).await?;
+        batch.iter().for_each(|id| {
+            self.due.remove(id);
+        });
+        let now = Instant::now();
+        let mut decided: Vec<(ServiceState, Decision)> = Vec::with_capacity(states.len());
+        for state in states {
+            let decision = self.consider(&state, now);
+            decided.push((state, decision));
+        }
+        let mut outcomes = self.write(&mut decided).await.into_iter();
+        let mut trouble = Ok(());
+        for (state, decision) in decided {
+            match outcomes.next().unwrap_or(Ok(())) {
+                Ok(()) => self.act(&state, decision.deeds, now),
+                Err(error) => {
+                    self.due.insert(state.service.id);
+                    trouble = Err(error.within("recording a decision"));
+                }
+            }
+        }
+        trouble
+    }
+
+    /// Outcomes in the order of `decided`; those without an effect have succeeded already.
+    async fn write(&self, decided: &mut [(ServiceState, Decision)]) -> Vec<Result<()>> {
+        let mut writes = Vec::new();
+        for (state, decision) in decided.iter_mut() {
+            if !decision.effects.is_empty() {
+                writes.push((state.service.id, std::mem::take(&mut decision.effects)));
+            }
+        }
+        if writes.is_empty() {
+            return decided.iter().map(|_| Ok(())).collect();
+        }
+        let results = self.parts.store.system().apply_many(&self.fence, &writes).await;
+        let mut results: HashMap<ServiceId, Result<()>> = writes.iter().map(|(id, _)| *id).zip(results).collect();
+        decided
+            .iter()
+            .map(|(state, _)| results.remove(&state.service.id).unwrap_or(Ok(())))
+            .collect()
+    }
+
+    /// Sends the edge a new table if anything in it changed.
+    async fn publish(&mut self) -> Result<()> {
+        if self.entries_revision != self.revision {
+            self.entries = self.parts.store.system().edge_entries().await?;
+            self.entries_revision = self.revision;
+        }
+        if self.routes.epoch() + 1 > self.epoch_promised {
+            self.epoch_promised = self.routes.epoch() + EPOCH_BLOCK;
+            self.parts.store.system().raise_edge_epoch(self.epoch_promised).await?;
+        }
+        if let Some(table) = self.routes.table(&self.entries, &self.parts.settings.base_domain) {
+            self.parts.edge.publish(table);
+        }
+        Ok(())
+    }
+
+    async fn sleep(&mut self, pause: Option<Instant>, stop: &mut watch::Receiver<bool>) {
+        let timer = self
+            .timers
+            .values()
+            .copied()
+            .chain(pause)
+            .chain([self.lease_renewal])
+            .min();
+        let timer = timer.unwrap_or(self.lease_renewal);
+        // After trouble the loop waits out its pause, whatever else calls.
+        if let Some(pause) = pause {
+            tokio::select! {
+                () = tokio::time::sleep_until(pause) => {}
+                _ = stop.changed() => {}
+            }
+        } else if self.due.is_empty() {
+            let inbox = &mut self.inbox;
+            tokio::select! {
+                _ = inbox.store.changed() => {}
+                _ = inbox.engine.changed() => self.snapshot_is_current = false,
+                _ = self.edge_view.changed() => {}
+                Some(done) = inbox.done.recv() => self.take_done(done),
+                Some(belief) = inbox.beliefs.recv() => self.take_belief(belief),
+                Some(news) = inbox.pulls.recv() => self.take_news(news),
+                () = tokio::time::sleep_until(timer) => {}
+                _ = stop.changed() => {}
+            }
+        }
+        self.drain_inbox();
+    }
+
+    fn drain_inbox(&mut self) {
+        while let Ok(done) = self.inbox.done.try_recv() {
+            self.take_done(done);
+        }
+        while let Ok(belief) = self.inbox.beliefs.try_recv() {
+            self.take_belief(belief);
+        }
+        while let Ok(news) = self.inbox.pulls.try_recv() {
+            self.take_news(news);
+        }
+    }
+
+    fn take_done(&mut self, done: Done) {
+        self.due.insert(done.service);
+        // The listing that was made before the operation ended says nothing about what it did.
+        self.snapshot_is_current = false;
+        self.operations.finish(done, Instant::now(), (self.parts.clock)());
+    }
+
+    fn take_belief(&mut self, belief: Belief) {
+        self.due.insert(belief.service);
+        self.health.believe(belief);
+    }
+
+    fn take_news(&mut self, news: PullNews) {
+        self.due.insert(news.service);
+        self.progress.touch(news.deployment, Instant::now());
+        if let PullEvent::Ended(outcome) = news.event {
+            self.pulls.ended(news.deployment, outcome, Instant::now());
+        }
+    }
+}
+
+fn renewal(parts: &Parts) -> Duration {
+    Duration::from_micros((parts.settings.lease_us / 3).max(1_000_000) as u64)
+}

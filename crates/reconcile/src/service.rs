@@ -1,0 +1,454 @@
+//! One service: from its record to a decision, and from a decision that is durable to what is done.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use domain::plan::{Action, Desired, Health, Observed, Plan, Process, Seen, Verdict, guard, plan};
+use domain::routing::Target;
+use domain::{InstanceId, ServiceId, Stage};
+use engine::{Exit, InstanceSpec, Phase};
+use store::{Deployment, Effect, InstanceState, ServiceState, Store};
+use tokio::time::Instant;
+
+use crate::explain;
+use crate::health::Subject;
+use crate::live::{self, LiveInstance};
+use crate::observe::{self, Eyes, deployment_of};
+use crate::pulls::PullState;
+use crate::run::Reconciler;
+
+/// What is to be written about a service, and what is to be done once it is written.
+#[derive(Default)]
+pub struct Decision {
+    pub effects: Vec<Effect>,
+    pub deeds: Deeds,
+}
+
+/// Effects on the world. None of them may happen before [`Decision::effects`] are durable (invariant 18).
+#[derive(Default)]
+pub struct Deeds {
+    launches: Vec<InstanceId>,
+    stops: Vec<(InstanceId, Duration, bool)>,
+    removals: Vec<InstanceId>,
+    /// `None`: leave the routes as they are.
+    routes: Option<BTreeMap<InstanceId, Target>>,
+    wake: Option<Instant>,
+    live: Vec<LiveInstance>,
+    progress: Option<(domain::DeploymentId, u64)>,
+    ended: Option<domain::DeploymentId>,
+    purged: bool,
+}
+
+impl Deeds {
+    fn wake_at(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |known| known.min(at)));
+    }
+}
+
+impl Reconciler {
+    /// What to do about a service. Changes nothing but books in memory that a repetition would change alike.
+    pub(crate) fn consider(&mut self, state: &ServiceState, now: Instant) -> Decision {
+        self.adopt(state);
+        let mut decision = Decision::default();
+        if state.service.frozen.is_some() {
+            let observed = self.observe(state, now).1;
+            decision.deeds.live = self.live_view(&observed);
+            return decision;
+        }
+        self.watch_health(state);
+        if let Some(queued) = state
+            .active
+            .as_ref()
+            .filter(|d| d.stage == Stage::Queued && !state.service.deleting)
+        {
+            self.obtain_image(queued, now, &mut decision);
+        }
+        let (desired, observed) = self.observe(state, now);
+        let plan = plan(&desired, &observed);
+        if let Err(violation) = guard::check(&desired, &observed, &plan) {
+            tracing::error!(service.id = %state.service.id, service.name = state.service.name, %violation, "service frozen");
+            decision.effects = vec![Effect::Freeze {
+                reason: violation.to_string(),
+            }];
+            return decision;
+        }
+        self.translate(state, &observed, &plan, now, &mut decision);
+        decision.deeds.live = self.live_view(&observed);
+        decision
+    }
+
+    fn observe(&mut self, state: &ServiceState, now: Instant) -> (Desired, Observed) {
+        let desired = observe::desired(state, &mut self.progress, now);
+        let view = self.edge_view.borrow().clone();
+        let eyes = Eyes {
+            snapshot: &self.snapshot,
+            operations: &self.operations,
+            health: &self.health,
+            view: &view,
+            now,
+            now_us: (self.parts.clock)(),
+        };
+        let observed = eyes.observe(state, &mut self.routes);
+        (desired, observed)
+    }
+
+    /// The first look at a service after a start. What was healthy in the last life of the control plane is served by
+    /// the edge and stays routed until checks say otherwise; what was retiring may still be in the edge's old table.
+    fn adopt(&mut self, state: &ServiceState) {
+        if !self.adopted.insert(state.service.id) {
+            return;
+        }
+        let mut targets = BTreeMap::new();
+        for row in &state.instances {
+            self.owners.insert(row.id, state.service.id);
+            match row.state {
+                InstanceState::Retiring => self.routes.leave(row.id, state.service.id),
+                _ if row.healthy_once => targets.extend(self.target(state, row.id).map(|t| (row.id, t))),
+                _ => {}
+            }
+        }
+        self.routes.set(state.service.id, targets);
+    }
+
+    /// Where requests for an instance go, while it runs and listens.
+    fn target(&self, state: &ServiceState, id: InstanceId) -> Option<Target> {
+        let row = state.instances.iter().find(|row| row.id == id)?;
+        let status = self.snapshot.get(&id).filter(|status| status.phase == Phase::Running)?;
+        let port = deployment_of(state, &row.template)?.spec.port?;
+        Some(Target {
+            instance: id,
+            address: status.address?,
+            port,
+        })
+    }
+
+    fn watch_health(&mut self, state: &ServiceState) {
+        for row in &state.instances {
+            let Some(status) = self.snapshot.get(&row.id) else {
+                continue;
+            };
+            if let Some(address) = status.address {
+                self.routes.set_caller(address, state.service.project);
+            }
+            let deployment = deployment_of(state, &row.template)
+                .or(state.active.as_ref())
+                .or(state.serving.as_ref());
+            let Some(deployment) = deployment else { continue };
+            if status.phase == Phase::Running && row.state == InstanceState::Wanted {
+                self.health.watch(Subject {
+                    service: state.service.id,
+                    instance: row.id,
+                    port: deployment.spec.port,
+                    check: deployment.spec.health.clone(),
+                    healthy_before: row.healthy_once,
+                });
+            } else {
+                self.health.unwatch(row.id);
+            }
+        }
+    }
+
+    /// Queued → deploying once the image is here under a fixed digest.
+    fn obtain_image(&mut self, queued: &Deployment, now: Instant, decision: &mut Decision) {
+        let set_stage = |to, reason: &str, error_message| Effect::SetStage {
+            deployment: queued.id,
+            from: Stage::Queued,
+            to,
+            reason: reason.to_owned(),
+            error_message,
+        };
+        match self.pulls.drive(queued, now) {
+            PullState::Ready(digest) => {
+                let fixed = queued.spec.digest.is_none().then_some(Effect::SetDigest {
+                    deployment: queued.id,
+                    digest,
+                });
+                decision.effects.extend(fixed);
+                decision
+                    .effects
+                    .push(set_stage(Stage::Deploying, "the image is here", None));
+                decision.deeds.ended = Some(queued.id);
+            }
+            PullState::Failed(why) => {
+                let message = format!("Version {} was given up: {why}", queued.version);
+                decision
+                    .effects
+                    .push(set_stage(Stage::Failed, "no image", Some(message)));
+                decision.deeds.ended = Some(queued.id);
+            }
+            PullState::Waiting(text) => self.say_waiting(queued, text, decision),
+            PullState::RetryAt(at, why) => {
+                let deadline = queued.spec.options.progress_deadline();
+                if self.progress.stalled_for(queued, now) >= deadline {
+                    let message = format!("Version {} was given up: {why}", queued.version);
+                    decision
+                        .effects
+                        .push(set_stage(Stage::Failed, "no image in time", Some(message)));
+                    decision.deeds.ended = Some(queued.id);
+                    return;
+                }
+                self.say_waiting(queued, format!("{why}; trying again"), decision);
+                decision.deeds.wake_at(at);
+            }
+        }
+    }
+
+    fn say_waiting(&self, deployment: &Deployment, text: String, decision: &mut Decision) {
+        if deployment.waiting != text {
+            decision.effects.push(Effect::SetWaiting {
+                deployment: deployment.id,
+                text,
+            });
+        }
+    }
+
+    /// The plan in the store's and the engine's terms.
+    fn translate(
+        &mut self,
+        state: &ServiceState,
+        observed: &Observed,
+        plan: &Plan,
+        now: Instant,
+        decision: &mut Decision,
+    ) {
+        self.record_health(state, observed, decision);
+        for action in &plan.actions {
+            self.translate_action(state, action, decision);
+        }
+        if let Some(deployment) = &state.active {
+            decision.deeds.progress = Some((deployment.id, plan.progress));
+            match &plan.verdict {
+                Some(verdict) => self.translate_verdict(state, deployment, verdict, decision),
+                None if deployment.stage != Stage::Queued => {
+                    self.say_waiting(deployment, self.with_trouble(&plan.waiting, observed), decision);
+                }
+                None => {}
+            }
+        }
+        let mut routes = BTreeMap::new();
+        for id in &plan.routes {
+            routes.extend(self.target(state, *id).map(|target| (*id, target)));
+        }
+        decision.deeds.routes = Some(routes);
+        if let Some(delay) = plan.next_wake {
+            decision.deeds.wake_at(now + delay);
+        }
+        if state.service.deleting && state.instances.is_empty() {
+            decision.effects.push(Effect::Purge);
+            decision.deeds.purged = true;
+        }
+    }
+
+    fn record_health(&self, state: &ServiceState, observed: &Observed, decision: &mut Decision) {
+        let routable = state.service.port.is_some();
+        let serving = observed
+            .instances
+            .iter()
+            .filter(|seen| live::state(seen, routable) == "serving")
+            .count() as u32;
+        if serving != state.service.instances_running {
+            decision.effects.push(Effect::SetRunning { count: serving });
+        }
+        for (row, seen) in state.instances.iter().zip(&observed.instances) {
+            if !row.healthy_once && matches!(seen.health, Health::Passing { .. }) && seen.process == Process::Running {
+                decision.effects.push(Effect::Healthy { id: row.id });
+            }
+        }
+    }
+
+    fn translate_action(&self, state: &ServiceState, action: &Action, decision: &mut Decision) {
+        match action {
+            Action::Add { deployment, template } => {
+                let id = InstanceId((self.parts.new_id)());
+                let (deployment, template) = (*deployment, template.clone());
+                decision.effects.push(Effect::AddInstance {
+                    id,
+                    deployment,
+                    template,
+                });
+                decision.deeds.launches.push(id);
+            }
+            Action::Launch { id } => decision.deeds.launches.push(*id),
+            Action::Retire { id, reason } => {
+                decision.effects.push(Effect::Retire {
+                    id: *id,
+                    reason: reason.as_str().to_owned(),
+                });
+            }
+            Action::Stop { id, grace, cut } => decision.deeds.stops.push((*id, *grace, *cut)),
+            Action::Collect { id } => {
+                let exit = self.exit(*id);
+                let wanted = state
+                    .instances
+                    .iter()
+                    .any(|r| r.id == *id && r.state == InstanceState::Wanted);
+                let crashed = wanted && exit.as_ref().is_some_and(|exit| !exit.asked);
+                let exit = exit.and_then(|exit| serde_json::to_value(exit).ok());
+                decision.effects.push(Effect::Gone { id: *id, crashed, exit });
+                decision.deeds.removals.push(*id);
+            }
+        }
+    }
+
+    fn exit(&self, id: InstanceId) -> Option<Exit> {
+        if let Some(exit) = self.operations.start_failure(id) {
+            return Some(exit.clone());
+        }
+        match &self.snapshot.get(&id)?.phase {
+            Phase::Exited(exit) => Some(exit.clone()),
+            _ => None,
+        }
+    }
+
+    fn translate_verdict(
+        &self,
+        state: &ServiceState,
+        deployment: &Deployment,
+        verdict: &Verdict,
+        decision: &mut Decision,
+    ) {
+        let instances = deployment.spec.instances;
+        let (to, reason, error_message) = match verdict {
+            Verdict::Succeeded => (Stage::Succeeded, format!("all {instances} instances serve"), None),
+            Verdict::Canceled => (Stage::Canceled, "the version before serves".to_owned(), None),
+            Verdict::Failed(why) => {
+                let message = explain::failure(deployment, why, &state.crashes);
+                (
+                    Stage::Failed,
+                    message.lines().next().unwrap_or_default().to_owned(),
+                    Some(message),
+                )
+            }
+        };
+        decision.effects.push(Effect::SetStage {
+            deployment: deployment.id,
+            from: deployment.stage,
+            to,
+            reason,
+            error_message,
+        });
+        decision.deeds.ended = Some(deployment.id);
+    }
+
+    /// Engine trouble is what a rollout really waits for, where there is any.
+    fn with_trouble(&self, waiting: &str, observed: &Observed) -> String {
+        let trouble = observed
+            .instances
+            .iter()
+            .find_map(|seen| self.operations.trouble(seen.id));
+        match trouble {
+            Some(trouble) => format!("{waiting}; trying again after: {trouble}"),
+            None => waiting.to_owned(),
+        }
+    }
+
+    fn live_view(&self, observed: &Observed) -> Vec<LiveInstance> {
+        let known = observed
+            .instances
+            .iter()
+            .filter_map(|seen| Some((seen, self.snapshot.get(&seen.id)?)));
+        known.map(|(seen, status)| LiveInstance::new(seen, status)).collect()
+    }
+
+    /// Acts on a decision that is durable.
+    pub(crate) fn act(&mut self, state: &ServiceState, deeds: Deeds, now: Instant) {
+        let service = state.service.id;
+        if let Some((deployment, progress)) = deeds.progress {
+            self.progress.note(deployment, progress, now);
+        }
+        if let Some(ended) = deeds.ended {
+            self.progress.forget(ended);
+            self.pulls.forget(ended);
+            self.due.insert(service);
+        }
+        if let Some(routes) = deeds.routes {
+            self.routes.set(service, routes);
+        }
+        let mut wake = deeds.wake;
+        for id in deeds.launches {
+            self.owners.insert(id, service);
+            wake = earlier(wake, self.launch(state, id, now));
+        }
+        for (id, grace, cut) in deeds.stops {
+            if cut {
+                self.parts.edge.close_busy(&[id]);
+            }
+            wake = earlier(wake, self.operations.stop(service, id, grace, now));
+        }
+        for id in deeds.removals {
+            self.forget_instance(service, id);
+        }
+        if deeds.purged {
+            self.routes.set(service, BTreeMap::new());
+            self.adopted.remove(&service);
+        }
+        self.live.set(service, deeds.live);
+        match wake {
+            Some(at) => self.timers.insert(service, at),
+            None => self.timers.remove(&service),
+        };
+    }
+
+    fn launch(&mut self, state: &ServiceState, id: InstanceId, now: Instant) -> Option<Instant> {
+        let row_template = state.instances.iter().find(|row| row.id == id).map(|row| &row.template);
+        let deployment = match row_template {
+            Some(template) => deployment_of(state, template),
+            // Added by this very decision: of the goal, which is the active deployment or the one that serves.
+            None => state
+                .active
+                .as_ref()
+                .filter(|d| d.stage != Stage::Canceling && d.stage != Stage::Queued)
+                .or(state.serving.as_ref()),
+        }?;
+        let spec = instance_spec(self.parts.store.clone(), state, deployment.clone(), id);
+        self.operations.launch(state.service.id, id, now, spec)
+    }
+
+    fn forget_instance(&mut self, service: ServiceId, id: InstanceId) {
+        if let Some(address) = self.snapshot.remove(&id).and_then(|status| status.address) {
+            self.routes.remove_caller(address);
+        }
+        self.health.unwatch(id);
+        self.routes.forget(id);
+        self.owners.remove(&id);
+        self.operations.remove(service, id);
+        self.due.insert(service);
+    }
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Reads the values that an instance starts with; secrets are read here and nowhere earlier.
+fn instance_spec(
+    store: Store,
+    state: &ServiceState,
+    deployment: Deployment,
+    id: InstanceId,
+) -> impl Future<Output = domain::Result<InstanceSpec>> + Send + use<> {
+    let (service, service_name, project) = (state.service.id, state.service.name.clone(), state.service.project);
+    async move {
+        let env = store.system().instance_env(deployment.id).await?;
+        let image_digest = deployment
+            .spec
+            .digest
+            .ok_or_else(|| domain::Error::internal("image digest is not known"))?;
+        Ok(InstanceSpec {
+            id,
+            service,
+            service_name,
+            project,
+            deployment: deployment.id,
+            version: deployment.version,
+            image_digest,
+            port: deployment.spec.port,
+            env,
+            command: deployment.spec.command,
+            resources: deployment.spec.resources,
+        })
+    }
+}
