@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use domain::plan::{Action, Desired, Health, Observed, Plan, Process, Seen, Verdict, guard, plan};
+use domain::plan::{Action, Desired, Health, Observed, Plan, Process, Verdict, guard, plan};
 use domain::routing::Target;
 use domain::{InstanceId, ServiceId, Stage};
 use engine::{Exit, InstanceSpec, Phase};
@@ -244,7 +244,7 @@ impl Reconciler {
         let serving = observed
             .instances
             .iter()
-            .filter(|seen| live::state(seen, routable) == "serving")
+            .filter(|seen| live::serves(seen, routable))
             .count() as u32;
         if serving != state.service.instances_running {
             decision.effects.push(Effect::SetRunning { count: serving });
