@@ -5,24 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domain::InstanceId;
-use domain::routing::RoutingTable;
+use domain::routing::{EdgeView, RoutingTable};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// What the control plane knows of the edge.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct EdgeView {
-    pub connected: bool,
-    /// A new one for each process of the edge.
-    pub boot: Uuid,
-    /// The newest table that the edge is known to serve.
-    pub acked_epoch: u64,
-    /// Requests in flight per instance, routed or not. Absent: none.
-    pub busy: BTreeMap<InstanceId, u32>,
-}
+/// From a broken wire to the next one.
+pub const RECONNECT: Duration = Duration::from_millis(100);
 
 /// A handle; clones are the same edge.
+///
+/// It stands for the edge's process and for the control plane's end of the wire to it: the newest table is delivered
+/// again for as long as it is not acknowledged, until [`FakeEdge::forget_unsent`].
 ///
 /// **Guarantees.** Serves the last table that it took, over restarts too (invariant 21). Never goes back to an older
 /// epoch. Tables may be published in any order and any number of times.
@@ -40,11 +34,13 @@ struct Shared {
 struct State {
     /// What requests meet right now.
     serving: RoutingTable,
+    /// Published, and not served yet.
+    unsent: Option<RoutingTable>,
     ack_delay: Duration,
     lose_acks: u32,
     /// Requests that go to each routed instance at any time, and how long they last after it leaves the table.
-    load: Option<(u32, Duration)>,
-    held: BTreeMap<InstanceId, u32>,
+    load: Option<(u64, Duration)>,
+    held: BTreeMap<InstanceId, u64>,
     boots: u128,
     down: bool,
     tables: u64,
@@ -67,29 +63,27 @@ impl FakeEdge {
 
     // What the reconciler uses.
 
-    /// Sends a table. Never fails and never blocks: [`EdgeView::acked_epoch`] tells when it is served. Lost when the
-    /// edge is down, as on a real wire.
+    /// Makes this the newest table. Never fails and never blocks: [`EdgeView::acked_epoch`] tells when it is served.
     pub fn publish(&self, table: RoutingTable) {
-        let (delay, boot) = {
+        {
             let mut state = self.lock();
-            if state.down {
-                return;
-            }
             state.tables += 1;
-            (state.ack_delay, state.boots)
-        };
-        if delay.is_zero() {
-            return self.take(table, boot);
+            if state.unsent.as_ref().is_none_or(|unsent| unsent.epoch <= table.epoch) {
+                state.unsent = Some(table);
+            }
         }
-        let edge = self.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
-            edge.take(table, boot);
-        });
+        self.deliver();
     }
 
     pub fn view(&self) -> watch::Receiver<EdgeView> {
         self.shared.view.subscribe()
+    }
+
+    /// Ends what is still in flight on these unrouted instances.
+    pub fn close_busy(&self, instances: &[InstanceId]) {
+        let mut state = self.lock();
+        state.held.retain(|id, _| !instances.contains(id));
+        self.tell(state, |_| ());
     }
 
     // What goes wrong.
@@ -99,21 +93,22 @@ impl FakeEdge {
         self.lock().ack_delay = delay;
     }
 
-    /// The next `count` tables are served, but nobody is told before the next acknowledgement or reconnection.
+    /// The next `count` tables are served, but the wire breaks before that is told; it is mended [`RECONNECT`] later.
     pub fn lose_next_acks(&self, count: u32) {
         self.lock().lose_acks = count;
     }
 
-    /// The process dies. Tables on their way are lost; the last one served is kept on disk.
+    /// The control plane's end of the wire is a new process: what was published and not served yet is gone.
+    pub fn forget_unsent(&self) {
+        self.lock().unsent = None;
+    }
+
+    /// The process dies, and with it every request in flight. The last table served is kept on disk.
     pub fn go_down(&self) {
         let mut state = self.lock();
         state.down = true;
         state.held.clear();
-        drop(state);
-        self.shared.view.send_modify(|view| {
-            view.connected = false;
-            view.busy.clear();
-        });
+        self.tell(state, |view| view.connected = false);
     }
 
     /// A new process starts from the table that the last one served, and says so.
@@ -121,35 +116,22 @@ impl FakeEdge {
         let mut state = self.lock();
         state.down = false;
         state.boots += 1;
-        let (boot, epoch) = (Uuid::from_u128(state.boots), state.serving.epoch);
-        drop(state);
-        self.shared.view.send_modify(|view| {
-            *view = EdgeView {
-                connected: true,
-                boot,
-                acked_epoch: epoch,
-                busy: BTreeMap::new(),
-            }
-        });
+        let boot = Uuid::from_u128(state.boots);
+        self.tell(state, |view| view.boot = Some(boot));
+        self.connect();
     }
 
     // What requests do.
 
     /// `requests` are in flight on the instance until told otherwise.
-    pub fn hold(&self, instance: InstanceId, requests: u32) {
+    pub fn hold(&self, instance: InstanceId, requests: u64) {
         let mut state = self.lock();
-        if requests == 0 {
-            state.held.remove(&instance);
-        } else {
-            state.held.insert(instance, requests);
-        }
-        let busy = state.held.clone();
-        drop(state);
-        self.shared.view.send_modify(|view| view.busy = busy);
+        state.held.insert(instance, requests);
+        self.tell(state, |_| ());
     }
 
     /// Every routed instance has `requests` in flight; they end `lasts` after it left the table.
-    pub fn set_load(&self, requests: u32, lasts: Duration) {
+    pub fn set_load(&self, requests: u64, lasts: Duration) {
         self.lock().load = Some((requests, lasts));
     }
 
@@ -165,7 +147,7 @@ impl FakeEdge {
         routed(&self.lock().serving)
     }
 
-    pub fn in_flight(&self, instance: InstanceId) -> u32 {
+    pub fn in_flight(&self, instance: InstanceId) -> u64 {
         self.lock().held.get(&instance).copied().unwrap_or(0)
     }
 
@@ -184,22 +166,62 @@ impl FakeEdge {
         self.lock().tables
     }
 
-    fn take(&self, table: RoutingTable, boot: u128) {
+    fn connect(&self) {
+        let state = self.lock();
+        let epoch = state.serving.epoch;
+        self.tell(state, |view| {
+            view.connected = true;
+            view.acked_epoch = epoch;
+        });
+        self.deliver();
+    }
+
+    fn deliver(&self) {
+        let (delay, boot, down) = {
+            let state = self.lock();
+            (state.ack_delay, state.boots, state.down)
+        };
+        if down {
+            return;
+        }
+        if delay.is_zero() {
+            return self.take(boot);
+        }
+        let edge = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            edge.take(boot);
+        });
+    }
+
+    fn take(&self, boot: u128) {
         let mut state = self.lock();
         if state.down || state.boots != boot {
             return;
         }
+        let Some(table) = state.unsent.take() else { return };
         if table.epoch > state.serving.epoch {
             self.swap(&mut state, table);
         }
-        let told = state.lose_acks == 0;
-        state.lose_acks = state.lose_acks.saturating_sub(1);
-        let (epoch, busy) = (state.serving.epoch, state.held.clone());
-        drop(state);
-        self.shared.view.send_modify(|view| {
-            view.busy = busy;
-            if told {
-                view.acked_epoch = epoch;
+        if state.lose_acks > 0 {
+            state.lose_acks -= 1;
+            self.tell(state, |view| view.connected = false);
+            return self.reconnect_later(boot);
+        }
+        let epoch = state.serving.epoch;
+        self.tell(state, |view| view.acked_epoch = epoch);
+    }
+
+    fn reconnect_later(&self, boot: u128) {
+        let edge = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(RECONNECT).await;
+            let same = {
+                let state = edge.lock();
+                state.boots == boot && !state.down
+            };
+            if same {
+                edge.connect();
             }
         });
     }
@@ -232,6 +254,23 @@ impl FakeEdge {
             if same {
                 edge.hold(id, 0);
             }
+        });
+    }
+
+    /// Changes the view, after bringing its busy instances (those that are not routed) up to date.
+    fn tell(&self, mut state: MutexGuard<'_, State>, change: impl FnOnce(&mut EdgeView)) {
+        state.held.retain(|_, requests| *requests > 0);
+        let routed = routed(&state.serving);
+        let busy = state
+            .held
+            .iter()
+            .filter(|(id, _)| !routed.contains(id))
+            .map(|(id, n)| (*id, *n))
+            .collect();
+        drop(state);
+        self.shared.view.send_modify(|view| {
+            view.busy = busy;
+            change(view);
         });
     }
 
@@ -315,32 +354,58 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lost_acknowledgement_comes_with_the_next_connection() {
         let edge = FakeEdge::new();
+        let mut view = edge.view();
         edge.lose_next_acks(1);
         edge.publish(table(1, &[1]));
-        assert_eq!((edge.routed().len(), edge.view().borrow().acked_epoch), (1, 0));
-        let boot = edge.view().borrow().boot;
-        edge.go_down();
-        assert!(!edge.view().borrow().connected);
-        edge.publish(table(2, &[]));
-        edge.come_up();
-        let view = edge.view().borrow().clone();
-        assert!(view.connected && view.boot != boot && view.acked_epoch == 1, "{view:?}");
-        assert_eq!(edge.routed().len(), 1, "a restarted edge serves the last table");
+        assert!(edge.routed().len() == 1 && view.borrow().acked_epoch == 0 && !view.borrow().connected);
+        view.wait_for(|view| view.connected && view.acked_epoch == 1)
+            .await
+            .expect("the edge lives");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_in_flight_outlast_the_route() {
+    async fn a_restarted_edge_serves_the_last_table_and_then_gets_the_newest() {
+        let edge = FakeEdge::new();
+        edge.publish(table(1, &[1]));
+        let boot = edge.view().borrow().boot;
+        edge.go_down();
+        edge.publish(table(2, &[]));
+        assert!(!edge.view().borrow().connected && edge.routed().len() == 1);
+        edge.set_ack_delay(Duration::from_millis(10));
+        edge.come_up();
+        let mut view = edge.view();
+        assert!(view.borrow().connected && view.borrow().boot != boot && view.borrow().acked_epoch == 1);
+        view.wait_for(|view| view.acked_epoch == 2)
+            .await
+            .expect("the edge lives");
+        edge.go_down();
+        edge.publish(table(3, &[1]));
+        edge.forget_unsent();
+        edge.come_up();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(edge.serving().epoch, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_in_flight_outlast_the_route_unless_they_are_closed() {
         let edge = FakeEdge::new();
         edge.set_load(3, Duration::from_secs(1));
         edge.publish(table(1, &[1]));
-        assert_eq!(edge.in_flight(id(1)), 3);
-        edge.publish(table(2, &[2]));
         let mut view = edge.view();
+        assert!(
+            edge.in_flight(id(1)) == 3 && view.borrow().busy.is_empty(),
+            "routed ones are not reported"
+        );
+        edge.publish(table(2, &[2]));
         assert_eq!(view.borrow().busy.get(&id(1)), Some(&3));
         let before = Instant::now();
-        view.wait_for(|view| !view.busy.contains_key(&id(1)))
+        view.wait_for(|view| view.busy.is_empty())
             .await
             .expect("the edge lives");
         assert_eq!(before.elapsed(), Duration::from_secs(1));
+        edge.publish(table(3, &[]));
+        assert_eq!(view.borrow().busy.get(&id(2)), Some(&3));
+        edge.close_busy(&[id(2)]);
+        assert!(view.borrow().busy.is_empty());
     }
 }

@@ -10,9 +10,11 @@
 pub mod dice;
 pub mod fake_edge;
 pub mod fake_engine;
+pub mod http1;
+pub mod load;
 pub mod script;
 
 pub use dice::Dice;
-pub use fake_edge::{EdgeView, FakeEdge};
+pub use fake_edge::FakeEdge;
 pub use fake_engine::FakeEngine;
 pub use script::{Ending, Health, Script};
