@@ -1,0 +1,45 @@
+//! Lists in pages (S0.26, S2.17, S2.32, S2.33, I.7).
+
+use serde::Serialize;
+use store::Page;
+
+use super::extract::Params;
+use crate::ApiState;
+
+/// One page of a list. Links are absolute and begin with the configured public URL.
+#[derive(Debug, Serialize)]
+pub struct Envelope<T> {
+    count: u64,
+    next: Option<String>,
+    previous: Option<String>,
+    results: Vec<T>,
+}
+
+impl<T> Envelope<T> {
+    /// The page as the face shows it; `results` are its rows in the face's shape.
+    pub fn new<R>(api: &ApiState, params: &Params, page: &Page<R>, results: Vec<T>) -> Self {
+        let link = |number| params.url_of_page(&api.settings.public_url, number);
+        Envelope {
+            count: page.count,
+            next: (page.number < page.pages).then(|| link(page.number + 1)),
+            previous: (page.number > 1).then(|| link(page.number - 1)),
+            results,
+        }
+    }
+
+    /// The only page there is, for exact filters.
+    pub fn of_one(result: Option<T>) -> Self {
+        Envelope {
+            count: u64::from(result.is_some()),
+            next: None,
+            previous: None,
+            results: result.into_iter().collect(),
+        }
+    }
+}
+
+/// A list that cannot grow and is shown whole.
+#[derive(Debug, Serialize)]
+pub struct Whole<T> {
+    pub results: Vec<T>,
+}

@@ -1,0 +1,195 @@
+//! The platform face's table of contents.
+
+use std::time::Duration;
+
+use axum::Extension;
+use axum::Router;
+use axum::extract::OriginalUri;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any, delete, get, post};
+use domain::Error;
+use http::header::LOCATION;
+use http::{HeaderValue, Method, StatusCode};
+use store::ServiceKind;
+
+use super::caller::admit;
+use super::error::Failure;
+use super::{
+    account, api_keys, configs, deployments, domains, images, instances, logs, projects, rollout, routes, secrets,
+    services,
+};
+use crate::ApiState;
+use crate::limits::{REQUEST_TIMEOUT, UPLOAD_TIMEOUT};
+use crate::middleware::deadline;
+
+/// Everything under `/api/`.
+fn contents() -> Table {
+    Table::new()
+        .at("/api/", get(account::index))
+        .at("/api/account/", get(account::get))
+        // What runs.
+        .join(workloads("/api/services", ServiceKind::Service))
+        .join(workloads("/api/workers", ServiceKind::Worker))
+        // The history, and going back in it.
+        .at("/api/deployments/", get(deployments::list))
+        .at("/api/deployments/{id}/", get(deployments::get))
+        .at("/api/deployments/{id}/rollback/", post(deployments::rollback))
+        .at("/api/deployments/{id}/events/", get(deployments::events))
+        .at("/api/deployments/{id}/receipt/", get(deployments::receipt))
+        // Where requests go.
+        .at("/api/routes/", get(routes::list).post(routes::create))
+        .at(
+            "/api/routes/{id}/",
+            get(routes::get).patch(routes::patch).delete(routes::delete),
+        )
+        .at("/api/domains/", get(domains::list).post(domains::create))
+        .at(
+            "/api/domains/{id}/",
+            get(domains::get).patch(domains::patch).delete(domains::delete),
+        )
+        // What instances are told.
+        .at("/api/configs/", get(configs::list).post(configs::create))
+        .at(
+            "/api/configs/{id}/",
+            get(configs::get).patch(configs::patch).delete(configs::delete),
+        )
+        .at(
+            "/api/configs/{id}/items/",
+            get(configs::list_items).post(configs::create_item),
+        )
+        .at(
+            "/api/configs/{id}/items/{item}/",
+            get(configs::get_item)
+                .patch(configs::patch_item)
+                .delete(configs::delete_item),
+        )
+        .at("/api/secrets/", get(secrets::list).post(secrets::create))
+        .at(
+            "/api/secrets/{id}/",
+            get(secrets::get).patch(secrets::patch).delete(secrets::delete),
+        )
+        .at(
+            "/api/secrets/{id}/items/",
+            get(secrets::list_items).post(secrets::create_item),
+        )
+        .at(
+            "/api/secrets/{id}/items/{item}/",
+            get(secrets::get_item)
+                .patch(secrets::patch_item)
+                .delete(secrets::delete_item),
+        )
+        // Who owns it.
+        .at("/api/projects/", get(projects::list).post(projects::create))
+        .at(
+            "/api/projects/{id}/",
+            get(projects::get).patch(projects::patch).delete(projects::delete),
+        )
+        .at("/api/api-keys/", get(api_keys::list).post(api_keys::create))
+        .at("/api/api-keys/{id}/", delete(api_keys::revoke))
+        // The machine's images, for administrators.
+        .slowly(
+            "/api/images/",
+            get(images::list).post(images::import).delete(images::remove),
+        )
+}
+
+/// Services and workers: the same operations on two kinds.
+fn workloads(base: &str, kind: ServiceKind) -> Table {
+    Table::new()
+        .at(&format!("{base}/"), get(services::list).post(services::create))
+        .at(
+            &format!("{base}/{{id}}/"),
+            get(services::get).patch(services::patch).delete(services::delete),
+        )
+        .at(
+            &format!("{base}/{{id}}/deployments/"),
+            get(services::list_deployments).post(services::deploy),
+        )
+        .at(&format!("{base}/{{id}}/restart/"), post(services::restart))
+        .at(&format!("{base}/{{id}}/cancel/"), post(services::cancel))
+        .at(&format!("{base}/{{id}}/continue/"), post(services::resume))
+        .at(&format!("{base}/{{id}}/instances/"), get(instances::list))
+        .at(&format!("{base}/{{id}}/logs/"), get(logs::stream))
+        .at(&format!("{base}/{{id}}/rollout/"), get(rollout::get))
+        .of_kind(kind)
+}
+
+/// The face as a router.
+pub fn router(api: &ApiState) -> Router<ApiState> {
+    let table = contents();
+    let routes = table
+        .routes
+        .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn_with_state(api.clone(), admit));
+    routes.merge(table.without_slash)
+}
+
+/// Every path of the face, for tests that walk all of it.
+pub fn paths() -> Vec<String> {
+    contents().paths
+}
+
+/// Routes on their way into a router.
+struct Table {
+    routes: Router<ApiState>,
+    /// The same paths without their final slash (I.5). They stand outside authentication: they tell nothing.
+    without_slash: Router<ApiState>,
+    paths: Vec<String>,
+}
+
+impl Table {
+    fn new() -> Self {
+        Table {
+            routes: Router::new(),
+            without_slash: Router::new(),
+            paths: Vec::new(),
+        }
+    }
+
+    fn at(self, path: &str, methods: MethodRouter<ApiState>) -> Self {
+        self.within(REQUEST_TIMEOUT, path, methods)
+    }
+
+    /// For uploads, which take as long as they take.
+    fn slowly(self, path: &str, methods: MethodRouter<ApiState>) -> Self {
+        self.within(UPLOAD_TIMEOUT, path, methods)
+    }
+
+    fn within(mut self, limit: Duration, path: &str, methods: MethodRouter<ApiState>) -> Self {
+        let methods = methods.fallback(not_allowed).layer(from_fn_with_state(limit, deadline));
+        self.routes = self.routes.route(path, methods);
+        self.without_slash = self.without_slash.route(path.trim_end_matches('/'), any(add_slash));
+        self.paths.push(path.to_owned());
+        self
+    }
+
+    fn of_kind(mut self, kind: ServiceKind) -> Self {
+        self.routes = self.routes.layer(Extension(kind));
+        self
+    }
+
+    fn join(mut self, other: Table) -> Self {
+        self.routes = self.routes.merge(other.routes);
+        self.without_slash = self.without_slash.merge(other.without_slash);
+        self.paths.extend(other.paths);
+        self
+    }
+}
+
+/// I.4. The router adds `Allow`.
+async fn not_allowed(method: Method) -> Failure {
+    Failure::MethodNotAllowed(method)
+}
+
+/// I.5: readers are sent to the path with a slash, writers have made a mistake.
+async fn add_slash(method: Method, OriginalUri(uri): OriginalUri) -> Response {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let location = HeaderValue::try_from(format!("{}/{query}", uri.path()));
+    match (method, location) {
+        (Method::GET | Method::HEAD, Ok(location)) => {
+            (StatusCode::MOVED_PERMANENTLY, [(LOCATION, location)]).into_response()
+        }
+        _ => Failure::from(Error::not_found("the path lacks its final slash")).into_response(),
+    }
+}
