@@ -13,6 +13,7 @@ pub mod fake_engine;
 pub mod http1;
 pub mod load;
 pub mod script;
+pub mod system;
 
 pub use dice::Dice;
 pub use fake_edge::FakeEdge;
