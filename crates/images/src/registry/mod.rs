@@ -1,0 +1,90 @@
+//! Pulling from a registry by the OCI distribution protocol.
+//!
+//! This is a client of our own on `reqwest`, not the `oci-client` crate that the design first named: that crate reads
+//! manifests of any size into memory, hides `Retry-After`, cannot continue a blob from an offset with its digest still
+//! checked, and offers no hook on the addresses that a registry may send us to. What is left of it after those four is
+//! the token exchange ([`auth`]).
+
+mod address;
+mod auth;
+mod client;
+mod pull;
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::digest::Digest;
+
+/// A registry account. Has no `Debug`, and its secret is wiped from memory.
+#[derive(Clone)]
+pub struct Credentials {
+    pub username: String,
+    pub password: Zeroizing<String>,
+}
+
+impl Credentials {
+    pub fn new(username: impl Into<String>, password: impl Into<String>) -> Credentials {
+        Credentials {
+            username: username.into(),
+            password: Zeroizing::new(password.into()),
+        }
+    }
+}
+
+/// How pulls behave.
+#[derive(Debug, Clone)]
+pub struct RegistryOptions {
+    /// `host[:port]` of registries that are spoken to in plain HTTP. Those on this machine always are.
+    pub insecure_registries: Vec<String>,
+    /// Whether a registry may be on this machine or in a private network. Turn it off where people who are not the
+    /// operator choose images. Link-local addresses (cloud metadata) are refused in any case (C6.7).
+    pub allow_private: bool,
+    /// How often a request is tried without any progress. Default 5.
+    pub attempts: u32,
+    /// Wait before the second attempt; doubles with each, up to 10 s. Default 250 ms.
+    pub backoff: Duration,
+    /// Longest wait that a registry may ask for; beyond it the pull fails with
+    /// [`crate::ImageError::RateLimited`]. Default 60 s.
+    pub retry_after_max: Duration,
+    /// A transfer that delivers nothing for so long is started again. Default 30 s.
+    pub stall: Duration,
+    /// Longest time for a connection. Default 10 s.
+    pub connect: Duration,
+    /// Blobs fetched at once for one pull. Default 3.
+    pub parallel: usize,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        RegistryOptions {
+            insecure_registries: Vec::new(),
+            allow_private: true,
+            attempts: 5,
+            backoff: Duration::from_millis(250),
+            retry_after_max: Duration::from_secs(60),
+            stall: Duration::from_secs(30),
+            connect: Duration::from_secs(10),
+            parallel: 3,
+        }
+    }
+}
+
+/// What a pull tells while it works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// The reference means this image; so much of it is not here yet.
+    Resolved {
+        digest: Digest,
+        layers: usize,
+        missing_bytes: u64,
+    },
+    /// `done` of `total` bytes of a layer have arrived.
+    Layer { digest: Digest, done: u64, total: u64 },
+    /// Something failed and is tried again after `wait`.
+    Retrying {
+        what: String,
+        reason: String,
+        wait: Duration,
+    },
+}
