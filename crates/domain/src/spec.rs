@@ -72,8 +72,9 @@ fn serde_text<T: std::fmt::Debug>(value: &T) -> String {
 }
 
 /// How an instance is judged from outside the container.
+///
+/// Unknown fields are not refused here: serde cannot tell them from those of the flattened kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct HealthCheck {
     #[serde(flatten)]
     pub kind: CheckKind,

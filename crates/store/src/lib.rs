@@ -1,10 +1,32 @@
 //! The only SQL: SQLite and PostgreSQL from one code base.
+//!
+//! [`Store::scope`] is what a tenant may do: every statement that it runs is bound to its principal, so that a query
+//! over other people's rows cannot be written through it (invariant 24). [`Store::system`] is for reconcilers,
+//! authentication and the operator's own socket. Behind both stand the same transactions: one writer at a time, whose
+//! changes, counters and journal lines become durable together or not at all (invariants 7, 8, 18).
+//!
+//! **Architecture invariant:** SQL stands in `sql/` and nowhere else; the engines' names stand in `db/` and nowhere
+//! else; no clock is read but the one given to [`Store::open`].
+//!
+//! A reading order: [`rows`](Service), `deploy.rs` (the life of a deployment), `system/effects.rs` (what reconcilers
+//! write), `scope/services.rs` (what owners write).
 
+mod check;
+mod db;
+mod deploy;
 mod input;
+mod ledger;
+mod list;
+mod read;
 mod rows;
 mod scope;
 mod seal;
+mod sql;
 mod system;
+#[cfg(test)]
+mod tests;
+mod token;
+mod vault;
 
 use std::sync::Arc;
 
@@ -12,21 +34,22 @@ use domain::{Error, Result};
 use tokio::sync::watch;
 
 pub use input::*;
+pub use list::{INVALID_PAGE, is_invalid_page};
 pub use rows::*;
 pub use scope::Scope;
 pub use seal::{RootKey, SecretString};
 pub use system::System;
 
+use db::{Db, args};
+
 /// Newest crashed instances that [`System::load`] answers for each service.
 pub const CRASHES_LOADED: usize = 20;
 
-/// Log context of the error for a page number beyond the end; the platform face answers 404 with this text (I.7).
-pub const INVALID_PAGE: &str = "Invalid page.";
+/// Newest deployments that are kept, whatever became of them (S0.43).
+pub const DEPLOYMENTS_KEPT: u32 = 10;
 
-/// Whether a list was asked for a page that it does not have.
-pub fn is_invalid_page(error: &Error) -> bool {
-    error.kind == domain::error::Kind::NotFound && error.context.ends_with(INVALID_PAGE)
-}
+/// Active API keys of one account (G.4).
+pub const API_KEYS_MAX: u64 = 10;
 
 /// Microseconds since the epoch.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -39,39 +62,74 @@ pub struct OpenOptions {
     pub root_key: RootKey,
     pub clock: Clock,
     /// Make the database when there is none. Off where the root key is older than this start: a missing database is
-    /// then a loss to report, never an empty platform to start with (invariant 20).
+    /// then a loss to report, never an empty platform to start with (invariant 20). At a first start, put the root key
+    /// in its final place after [`Store::open`] has succeeded, so that an interrupted first start can be repeated.
     pub create: bool,
 }
 
+/// A handle; clones share one set of connections.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    db: Arc<Db>,
+    root_key: RootKey,
+}
 
 impl Store {
-    pub async fn open(_options: OpenOptions) -> Result<Store> {
-        Err(unwritten())
+    /// Opens a database, brings its schema up to date, and makes sure that its secrets belong to the root key.
+    ///
+    /// # Errors
+    /// `Refused` where opening would lose or mix up data: a database that is missing, empty, of a newer version or of
+    /// another root key. `Unavailable` where it is damaged or cannot be reached.
+    pub async fn open(options: OpenOptions) -> Result<Store> {
+        let db = Db::open(&options.url, options.create, options.clock)
+            .await
+            .map_err(|e| e.within("open the store"))?;
+        let store = Store {
+            db,
+            root_key: options.root_key,
+        };
+        store.prove_root_key().await?;
+        Ok(store)
     }
 
     /// Everything that a tenant may do.
-    pub fn scope(&self, _who: Principal) -> Scope {
-        Scope {}
+    pub fn scope(&self, who: Principal) -> Scope {
+        Scope::new(self.clone(), who)
     }
 
     /// Everything that reconcilers, authentication and the operator's socket do.
     pub fn system(&self) -> System {
-        System {}
+        System::new(self.clone())
     }
 
-    /// Wakes after each commit that changed something that reconcilers act on. The value is the newest revision.
+    /// Wakes after each commit that changed something that reconcilers or the edge's table depend on. The value is the
+    /// newest revision; on PostgreSQL other processes' commits count too.
     pub fn wake(&self) -> watch::Receiver<u64> {
-        watch::channel(0).1
+        self.db.wake()
     }
 
     /// Whether the store answers, for `/readyz`.
     pub async fn ready(&self) -> Result<()> {
-        Err(unwritten())
+        let mut tx = self.db.read().await?;
+        tx.one(sql::META, args!["revision"]).await?;
+        tx.end().await
     }
-}
 
-pub(crate) fn unwritten() -> Error {
-    Error::internal("not written yet")
+    async fn prove_root_key(&self) -> Result<()> {
+        let mut tx = self.db.read().await?;
+        let proof = tx.first(sql::SEAL_CHECK, args![]).await?;
+        tx.end().await?;
+        let Some(proof) = proof else {
+            let mut tx = self.db.write().await?;
+            tx.run(sql::SEAL_CHECK_SET, args![self.root_key.proof()?]).await?;
+            return tx.commit().await;
+        };
+        if self.root_key.is_proven_by(&proof.bytes("sealed")?) {
+            return Ok(());
+        }
+        Err(Error::refused(
+            "The root key is not the one that this database's secrets were sealed with. Start with the root key file \
+             that belongs to the database",
+        ))
+    }
 }

@@ -1,0 +1,338 @@
+//! Transactions: the only way to the data.
+
+use std::sync::Arc;
+
+use domain::{Error, Result};
+use sqlx::SqlSafeStr;
+
+use super::errors::translate;
+use super::{Db, Pool, Row, Value};
+use crate::sql;
+
+/// Every writer on PostgreSQL takes this advisory lock first ("hob" in ASCII), as `begin immediate` does on SQLite.
+#[cfg(feature = "postgres")]
+const WRITER_LOCK: i64 = 0x686f62;
+
+/// One transaction. Dropped without [`Tx::commit`], it never happened.
+///
+/// # Guarantees
+/// - Writers run one after another, so what a writer has read stays true until it commits.
+/// - Revisions and journal numbers become visible in the order in which they were given, without gaps in the journal.
+/// - The wake-up comes after the commit.
+pub(crate) struct Tx {
+    db: Arc<Db>,
+    inner: Inner,
+    now_us: i64,
+    serials: Serials,
+}
+
+enum Inner {
+    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
+    #[cfg(feature = "postgres")]
+    Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
+}
+
+/// Counters of the whole store that a writer reads once, draws from in memory and writes back with its commit.
+#[derive(Clone, Copy, Default)]
+struct Serials {
+    revision: Option<i64>,
+    journal: Option<i64>,
+    access: Option<i64>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Serial {
+    Revision,
+    Journal,
+    Access,
+}
+
+impl Serial {
+    const ALL: [Serial; 3] = [Serial::Revision, Serial::Journal, Serial::Access];
+
+    fn name(self) -> &'static str {
+        match self {
+            Serial::Revision => "revision",
+            Serial::Journal => "journal",
+            Serial::Access => "access",
+        }
+    }
+
+    fn of(self, serials: &mut Serials) -> &mut Option<i64> {
+        match self {
+            Serial::Revision => &mut serials.revision,
+            Serial::Journal => &mut serials.journal,
+            Serial::Access => &mut serials.access,
+        }
+    }
+}
+
+/// What to go back to, see [`Tx::savepoint`].
+pub(crate) struct Savepoint(Serials);
+
+macro_rules! each_engine {
+    ($tx:expr, $sql:expr, $args:expr, |$query:ident, $conn:ident, $wrap:ident| $body:expr) => {{
+        let sql = $sql.into_sql_str();
+        debug_assert_eq!(placeholders(sql.as_str()), $args.len(), "arguments of {}", sql.as_str());
+        let text = sql.as_str().to_owned();
+        match &mut $tx.inner {
+            Inner::Sqlite(inner) => {
+                let $query = sqlx::query_with(sql, bind_sqlite($args)?);
+                let $conn = &mut **inner;
+                let $wrap = Row::Sqlite;
+                $body.map_err(|error| translate(error, &text))
+            }
+            #[cfg(feature = "postgres")]
+            Inner::Postgres(inner) => {
+                let $query = sqlx::query_with(sql, bind_postgres($args)?);
+                let $conn = &mut **inner;
+                let $wrap = Row::Postgres;
+                $body.map_err(|error| translate(error, &text))
+            }
+        }
+    }};
+}
+
+impl Tx {
+    pub(super) async fn write(db: &Arc<Db>) -> Result<Tx> {
+        const BEGIN: &str = "begin immediate";
+        let inner = match &db.pool {
+            Pool::Sqlite { writer, .. } => Inner::Sqlite(
+                writer
+                    .begin_with(BEGIN)
+                    .await
+                    .map_err(|error| translate(error, BEGIN))?,
+            ),
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(pool) => Inner::Postgres(pool.begin().await.map_err(|error| translate(error, BEGIN))?),
+        };
+        let mut tx = Tx {
+            db: db.clone(),
+            inner,
+            now_us: db.now_us(),
+            serials: Serials::default(),
+        };
+        #[cfg(feature = "postgres")]
+        if matches!(tx.inner, Inner::Postgres(_)) {
+            tx.run(sql::WRITER_LOCK, super::args![WRITER_LOCK]).await?;
+        }
+        Ok(tx)
+    }
+
+    pub(super) async fn read(db: &Arc<Db>) -> Result<Tx> {
+        let inner = match &db.pool {
+            Pool::Sqlite { readers, .. } => {
+                Inner::Sqlite(readers.begin().await.map_err(|error| translate(error, "begin"))?)
+            }
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(pool) => {
+                const BEGIN: &str = "begin isolation level repeatable read read only";
+                Inner::Postgres(pool.begin_with(BEGIN).await.map_err(|error| translate(error, BEGIN))?)
+            }
+        };
+        Ok(Tx {
+            db: db.clone(),
+            inner,
+            now_us: db.now_us(),
+            serials: Serials::default(),
+        })
+    }
+
+    /// The time of this transaction.
+    pub(crate) fn now_us(&self) -> i64 {
+        self.now_us
+    }
+
+    /// Runs a statement and answers how many rows it touched.
+    pub(crate) async fn run(&mut self, sql: impl SqlSafeStr, args: Vec<Value>) -> Result<u64> {
+        each_engine!(self, sql, args, |query, conn, _wrap| query
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))
+    }
+
+    pub(crate) async fn all(&mut self, sql: impl SqlSafeStr, args: Vec<Value>) -> Result<Vec<Row>> {
+        each_engine!(self, sql, args, |query, conn, wrap| {
+            query
+                .fetch_all(conn)
+                .await
+                .map(|rows| rows.into_iter().map(wrap).collect())
+        })
+    }
+
+    pub(crate) async fn first(&mut self, sql: impl SqlSafeStr, args: Vec<Value>) -> Result<Option<Row>> {
+        each_engine!(self, sql, args, |query, conn, wrap| query
+            .fetch_optional(conn)
+            .await
+            .map(|row| row.map(wrap)))
+    }
+
+    /// The one row that a statement always has.
+    pub(crate) async fn one(&mut self, sql: &'static str, args: Vec<Value>) -> Result<Row> {
+        let row = self.first(sql, args).await?;
+        row.ok_or_else(|| Error::internal(format!("`{sql}` has no row")))
+    }
+
+    /// The next number of a serial. Two transactions never draw the same, and numbers of one that is rolled back are
+    /// given again.
+    pub(crate) async fn next(&mut self, serial: Serial) -> Result<i64> {
+        let last = match *serial.of(&mut self.serials) {
+            Some(last) => last,
+            None => self.one(sql::META, super::args![serial.name()]).await?.int("value")?,
+        };
+        *serial.of(&mut self.serials) = Some(last + 1);
+        Ok(last + 1)
+    }
+
+    /// Marks that something changed that reconcilers or the edge's table depend on.
+    pub(crate) async fn changed(&mut self) -> Result<()> {
+        self.next(Serial::Revision).await.map(drop)
+    }
+
+    /// A point inside the transaction to which [`Tx::undo`] goes back. One at a time.
+    pub(crate) async fn savepoint(&mut self) -> Result<Savepoint> {
+        self.run(sql::SAVEPOINT, vec![]).await?;
+        Ok(Savepoint(self.serials))
+    }
+
+    pub(crate) async fn keep(&mut self, _savepoint: Savepoint) -> Result<()> {
+        self.run(sql::SAVEPOINT_KEEP, vec![]).await.map(drop)
+    }
+
+    pub(crate) async fn undo(&mut self, savepoint: Savepoint) -> Result<()> {
+        self.run(sql::SAVEPOINT_UNDO, vec![]).await?;
+        self.run(sql::SAVEPOINT_KEEP, vec![]).await?;
+        self.serials = savepoint.0;
+        Ok(())
+    }
+
+    /// Makes everything durable, then wakes whoever waits for changes.
+    pub(crate) async fn commit(mut self) -> Result<()> {
+        for serial in Serial::ALL {
+            if let Some(value) = *serial.of(&mut self.serials) {
+                self.run(sql::META_SET, super::args![serial.name(), value]).await?;
+            }
+        }
+        let revision = self.serials.revision.map(|revision| revision.unsigned_abs());
+        match self.inner {
+            Inner::Sqlite(inner) => inner.commit().await.map_err(|error| translate(error, "commit"))?,
+            #[cfg(feature = "postgres")]
+            Inner::Postgres(mut inner) => {
+                if let Some(revision) = revision {
+                    let notify = sqlx::query(sql::NOTIFY).bind(revision.to_string());
+                    notify
+                        .execute(&mut *inner)
+                        .await
+                        .map_err(|error| translate(error, sql::NOTIFY))?;
+                }
+                inner.commit().await.map_err(|error| translate(error, "commit"))?;
+            }
+        }
+        if let Some(revision) = revision {
+            self.db
+                .wake
+                .send_if_modified(|newest| std::mem::replace(newest, revision.max(*newest)) < revision);
+        }
+        Ok(())
+    }
+
+    /// Ends a transaction that has only read. Without it the connection would go back a little later.
+    pub(crate) async fn end(self) -> Result<()> {
+        match self.inner {
+            Inner::Sqlite(inner) => inner.rollback().await,
+            #[cfg(feature = "postgres")]
+            Inner::Postgres(inner) => inner.rollback().await,
+        }
+        .map_err(|error| translate(error, "rollback"))
+    }
+}
+
+fn bind_sqlite(values: Vec<Value>) -> Result<sqlx::sqlite::SqliteArguments> {
+    use sqlx::Arguments;
+    let mut bound = sqlx::sqlite::SqliteArguments::default();
+    for value in values {
+        match value {
+            Value::Text(text) => bound.add(text),
+            Value::Int(int) => bound.add(int),
+            Value::Bool(bool) => bound.add(bool),
+            Value::Bytes(bytes) => bound.add(bytes),
+        }
+        .map_err(|error| Error::internal(format!("cannot bind: {error}")))?;
+    }
+    Ok(bound)
+}
+
+#[cfg(feature = "postgres")]
+fn bind_postgres(values: Vec<Value>) -> Result<sqlx::postgres::PgArguments> {
+    use sqlx::Arguments;
+    let mut bound = sqlx::postgres::PgArguments::default();
+    for value in values {
+        match value {
+            Value::Text(text) => bound.add(text),
+            Value::Int(int) => bound.add(int),
+            Value::Bool(bool) => bound.add(bool),
+            Value::Bytes(bytes) => bound.add(bytes),
+        }
+        .map_err(|error| Error::internal(format!("cannot bind: {error}")))?;
+    }
+    Ok(bound)
+}
+
+/// How many arguments a statement takes: its highest `$n`. SQLite would take a missing one for NULL.
+pub(crate) fn placeholders(sql: &str) -> usize {
+    let numbers = sql.split('$').skip(1).filter_map(|rest| {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        rest[..digits].parse().ok()
+    });
+    numbers.max().unwrap_or_default()
+}
+
+/// What an engine makes of a statement, for the test that compares both.
+#[cfg(test)]
+#[derive(Debug, PartialEq)]
+pub(crate) struct Prepared {
+    pub(crate) parameters: usize,
+    pub(crate) columns: Vec<String>,
+}
+
+#[cfg(test)]
+impl Tx {
+    pub(crate) async fn prepare(&mut self, sql: String) -> Result<Prepared, sqlx::Error> {
+        use sqlx::{AssertSqlSafe, Column, Either, Executor, Statement};
+        let parameters = |parameters: Option<usize>| parameters.unwrap_or_default();
+        let sql = AssertSqlSafe(sql).into_sql_str();
+        match &mut self.inner {
+            Inner::Sqlite(inner) => {
+                let statement = inner.prepare(sql).await?;
+                let count = statement
+                    .parameters()
+                    .map(|either| either.either(<[_]>::len, |count| count));
+                let columns = statement
+                    .columns()
+                    .iter()
+                    .map(|column| column.name().to_owned())
+                    .collect();
+                Ok(Prepared {
+                    parameters: parameters(count),
+                    columns,
+                })
+            }
+            #[cfg(feature = "postgres")]
+            Inner::Postgres(inner) => {
+                let statement = inner.prepare(sql).await?;
+                let count = statement
+                    .parameters()
+                    .map(|either: Either<&[_], usize>| either.either(<[_]>::len, |n| n));
+                let columns = statement
+                    .columns()
+                    .iter()
+                    .map(|column| column.name().to_owned())
+                    .collect();
+                Ok(Prepared {
+                    parameters: parameters(count),
+                    columns,
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The life of a deployment, from record to prune. Owners and reconcilers both go through here.
+
+use domain::{DeploymentId, Error, Result, SecretId, Spec, Stage, Template, error::Kind};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::db::{Serial, Tx, args, json};
+use crate::ledger::{Actor, Line, count};
+use crate::rows::{Deployment, Service, ServiceKind};
+use crate::{DEPLOYMENTS_KEPT, read, sql, token};
+
+/// A deployment to be recorded.
+pub(crate) struct Draft {
+    pub(crate) spec: Spec,
+    /// The secret whose keys and versions the spec names.
+    pub(crate) secret: Option<SecretId>,
+    pub(crate) rollback_from: Option<DeploymentId>,
+    pub(crate) notes: String,
+    pub(crate) created_by: domain::AccountId,
+}
+
+/// What a spec's instances embody, as a name.
+pub(crate) fn template(spec: &Spec) -> Template {
+    Template(token::hex(&Sha256::digest(spec.template_text().as_bytes())))
+}
+
+/// What the service wants now, with the config and secrets of now (S0.14, S0.15).
+pub(crate) async fn current_spec(tx: &mut Tx, service: &Service, digest: Option<String>) -> Result<Spec> {
+    Ok(Spec {
+        image: service.image.clone(),
+        digest,
+        port: service.port,
+        instances: service.instances,
+        config: config_values(tx, service).await?,
+        secrets: secret_versions(tx, service).await?,
+        command: service.command.clone(),
+        health: service.health.clone(),
+        resources: service.resources.clone(),
+        strategy: service.strategy,
+        options: service.options.clone(),
+        restart: service.restart,
+    })
+}
+
+pub(crate) async fn config_values(
+    tx: &mut Tx,
+    service: &Service,
+) -> Result<std::collections::BTreeMap<String, String>> {
+    let Some(config) = service.config else {
+        return Ok(Default::default());
+    };
+    let rows = tx.all(sql::CONFIG_VALUES, args![config]).await?;
+    rows.iter()
+        .map(|row| Ok((row.text("key")?, row.text("value")?)))
+        .collect()
+}
+
+pub(crate) async fn secret_versions(tx: &mut Tx, service: &Service) -> Result<std::collections::BTreeMap<String, i64>> {
+    let Some(secret) = service.secret else {
+        return Ok(Default::default());
+    };
+    let rows = tx.all(sql::SECRET_KEYS, args![secret]).await?;
+    rows.iter()
+        .map(|row| Ok((row.text("key")?, row.int("value_version")?)))
+        .collect()
+}
+
+/// Records the next deployment of a service and makes it the active one. The one that was active is superseded in the
+/// same transaction (invariant 7, OPEN-8).
+pub(crate) async fn begin(tx: &mut Tx, service: &mut Service, draft: Draft, actor: &Actor) -> Result<Deployment> {
+    let version = service.version_counter + 1;
+    if let Some(active) = service.active {
+        let older = row(tx, active).await?;
+        let message = format!("Superseded by version {version}");
+        set_stage(tx, service, &older, Stage::Superseded, Some(&message), &message, actor).await?;
+    }
+    let new = Deployment {
+        id: DeploymentId(Uuid::now_v7()),
+        service: service.id,
+        project: service.project,
+        version,
+        template: template(&draft.spec),
+        spec: draft.spec,
+        stage: Stage::Queued,
+        rolled_back: false,
+        rollback_from: draft.rollback_from,
+        notes: draft.notes,
+        error_message: String::new(),
+        waiting: String::new(),
+        created_by: draft.created_by,
+        created_at_us: tx.now_us(),
+        finished_at_us: None,
+        receipt: Default::default(),
+    };
+    insert(tx, &new, draft.secret).await?;
+    count_deployment(tx, service, 1).await?;
+    let reason = if new.rollback_from.is_some() {
+        "rollback asked for"
+    } else {
+        "deployment asked for"
+    };
+    let details = json!({ "version": version, "image": new.spec.image, "instances": new.spec.instances });
+    journal_stage(tx, actor, &new, None, Stage::Queued, reason, details).await?;
+    service.version_counter = version;
+    service.active = Some(new.id);
+    service.last = Some(new.id);
+    service.last_stage = Some(new.stage);
+    service.updated_at_us = tx.now_us();
+    prune(tx, service).await?;
+    Ok(new)
+}
+
+async fn insert(tx: &mut Tx, new: &Deployment, secret: Option<SecretId>) -> Result<()> {
+    // The digest has a column of its own; the recorded text is then the same from creation to prune (invariant 13).
+    let recorded = Spec {
+        digest: None,
+        ..new.spec.clone()
+    };
+    let values = args![
+        new.id,
+        new.service,
+        new.project,
+        new.version,
+        json(&recorded)?,
+        new.spec.port,
+        new.spec.digest.clone(),
+        &new.template,
+        secret,
+        new.rollback_from,
+        &new.notes,
+        new.created_by,
+        new.created_at_us,
+    ];
+    tx.run(sql::DEPLOYMENT_INSERT, values).await?;
+    if let Some(secret) = secret {
+        for (key, version) in &new.spec.secrets {
+            tx.run(sql::DEPLOYMENT_SECRET_INSERT, args![new.id, secret, key, *version])
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves a deployment along its machine, by compare-and-set on the stage that the caller has seen (invariant 8).
+///
+/// Reaching `succeeded` makes it the serving one and marks what a rollback left behind (OPEN-2); reaching any end frees
+/// the service for the next one and prunes. `service` is brought up to date; the caller writes it with [`stand`].
+pub(crate) async fn set_stage(
+    tx: &mut Tx,
+    service: &mut Service,
+    deployment: &Deployment,
+    to: Stage,
+    error_message: Option<&str>,
+    reason: &str,
+    actor: &Actor,
+) -> Result<()> {
+    let (id, from) = (deployment.id, deployment.stage);
+    if !from.may_become(to) {
+        return Err(Error::refused(format!("A deployment cannot go from {from} to {to}")));
+    }
+    let message = error_message.unwrap_or(&deployment.error_message);
+    let finished = (!to.is_active()).then_some(tx.now_us());
+    let moved = tx
+        .run(
+            sql::DEPLOYMENT_SET_STAGE,
+            args![id, service.id, from, to, message, finished],
+        )
+        .await?;
+    if moved == 0 {
+        return Err(moved_on(id, from));
+    }
+    journal_stage(tx, actor, deployment, Some(from), to, reason, json!({})).await?;
+    if service.last == Some(id) {
+        service.last_stage = Some(to);
+    }
+    service.updated_at_us = tx.now_us();
+    if to.is_active() {
+        return Ok(());
+    }
+    if service.active == Some(id) {
+        service.active = None;
+    }
+    count_outcome(tx, service, to).await?;
+    if to == Stage::Succeeded {
+        succeed(tx, service, deployment, actor).await?;
+    }
+    prune(tx, service).await
+}
+
+async fn succeed(tx: &mut Tx, service: &mut Service, deployment: &Deployment, actor: &Actor) -> Result<()> {
+    let predecessor = service.serving.replace(deployment.id);
+    let left_behind = predecessor.filter(|it| deployment.rollback_from.is_some_and(|target| target != *it));
+    let Some(left_behind) = left_behind else { return Ok(()) };
+    if tx.run(sql::DEPLOYMENT_ROLLED_BACK, args![left_behind]).await? > 0 {
+        tx.count(service.id, count::ROLLED_BACK, 1).await?;
+        tx.count(service.project, count::ROLLED_BACK, 1).await?;
+        let reason = format!("rolled back from, by version {}", deployment.version);
+        let line = Line {
+            service: service.id,
+            deployment: Some(left_behind),
+            from: Some(Stage::Succeeded),
+            to: Some(Stage::Succeeded),
+            reason: &reason,
+            details: json!({ "rolled_back": true }),
+        };
+        tx.append(actor, line).await?;
+    }
+    Ok(())
+}
+
+/// Deletes what retention lets go (OPEN-7): all but the ten highest versions, the serving one, the active one, and
+/// the target of an active rollback. Statistics and the journal stay.
+pub(crate) async fn prune(tx: &mut Tx, service: &mut Service) -> Result<()> {
+    let serving = service.serving.map(|id| id.to_string()).unwrap_or_default();
+    let rows = tx
+        .all(sql::DEPLOYMENTS_TO_PRUNE, args![service.id, serving, DEPLOYMENTS_KEPT])
+        .await?;
+    let mut secrets = std::collections::BTreeSet::new();
+    for row in &rows {
+        tx.run(sql::DEPLOYMENT_DELETE, args![row.parse::<DeploymentId>("id")?])
+            .await?;
+        secrets.extend(row.parse_or_null::<SecretId>("secret")?);
+    }
+    count_deployment(tx, service, -(rows.len() as i64)).await?;
+    for secret in secrets {
+        tx.run(sql::SECRET_VALUES_DROP_UNUSED, args![secret]).await?;
+    }
+    Ok(())
+}
+
+/// Writes where a service stands, under a new revision.
+pub(crate) async fn stand(tx: &mut Tx, service: &mut Service) -> Result<()> {
+    service.revision = tx.next(Serial::Revision).await?;
+    let values = args![
+        service.id,
+        service.instances_running,
+        service.active,
+        service.serving,
+        service.last,
+        service.last_stage,
+        service.deleting,
+        service.frozen.clone(),
+        service.version_counter,
+        service.revision,
+        service.updated_at_us,
+    ];
+    tx.run(sql::SERVICE_STAND, values).await.map(drop)
+}
+
+/// Writes what a service's owner wants.
+pub(crate) async fn want(tx: &mut Tx, service: &Service) -> Result<()> {
+    let values = args![
+        service.id,
+        &service.name,
+        &service.image,
+        service.port,
+        service.instances,
+        service.config,
+        service.secret,
+        service.command.as_ref().map(json).transpose()?,
+        json(&service.health)?,
+        json(&service.resources)?,
+        json(&service.strategy)?,
+        json(&service.options)?,
+        service.restart,
+        service.updated_at_us,
+    ];
+    tx.run(sql::SERVICE_WANT, values).await.map(drop)
+}
+
+pub(crate) async fn row(tx: &mut Tx, id: DeploymentId) -> Result<Deployment> {
+    let row = tx.first(sql::DEPLOYMENT_ROW, args![id]).await?;
+    row.as_ref()
+        .map_or_else(|| Err(Error::not_found(format!("deployment {id}"))), read::deployment)
+}
+
+/// A compare-and-set that found another value.
+pub(crate) fn moved_on(id: DeploymentId, from: Stage) -> Error {
+    let message = format!("Deployment {id} is no longer {from}");
+    Error::new(Kind::Conflict(message.clone()), message)
+}
+
+/// Adds to the counters of deployments. Workers' ones count with their service only (G.16), and those of a service
+/// that is being deleted have left the project's count already.
+async fn count_deployment(tx: &mut Tx, service: &Service, n: i64) -> Result<()> {
+    tx.count(service.id, count::SERVICE_DEPLOYMENTS, n).await?;
+    if service.kind == ServiceKind::Service && !service.deleting {
+        tx.count(service.project, count::DEPLOYMENTS, n).await?;
+    }
+    Ok(())
+}
+
+async fn count_outcome(tx: &mut Tx, service: &Service, end: Stage) -> Result<()> {
+    let kind = match end {
+        Stage::Succeeded => count::SUCCEEDED,
+        Stage::Failed => count::FAILED,
+        Stage::Canceled => count::CANCELED,
+        Stage::Superseded => count::SUPERSEDED,
+        Stage::Queued | Stage::Deploying | Stage::Paused | Stage::Finalizing | Stage::Canceling => return Ok(()),
+    };
+    tx.count(service.id, kind, 1).await?;
+    tx.count(service.project, kind, 1).await
+}
+
+async fn journal_stage(
+    tx: &mut Tx,
+    actor: &Actor,
+    deployment: &Deployment,
+    from: Option<Stage>,
+    to: Stage,
+    reason: &str,
+    details: serde_json::Value,
+) -> Result<()> {
+    let line = Line {
+        service: deployment.service,
+        deployment: Some(deployment.id),
+        from,
+        to: Some(to),
+        reason,
+        details,
+    };
+    tx.append(actor, line).await
+}

@@ -1,0 +1,138 @@
+//! What a tenant may do.
+//!
+//! Every row is reached through a statement that knows the caller: by [`Scope::visible`] for a row in a path,
+//! [`Scope::chosen`] for one that a body names, and the lists of [`crate::list`]. What hangs below such a row (items,
+//! instances, journal lines) is then read by its parent's id.
+
+mod api_keys;
+mod configs;
+mod deployments;
+mod domains;
+mod projects;
+mod routes;
+mod secrets;
+mod services;
+
+use std::fmt::Display;
+
+use domain::{AccountId, Error, ProjectId, Result};
+
+use crate::Store;
+use crate::check;
+use crate::db::{Row, Tx, Value, args};
+use crate::input::Principal;
+use crate::ledger::Actor;
+use crate::sql;
+
+/// A principal's view of the store.
+///
+/// # Errors
+/// All operations answer `NotFound` for what does not exist, `Forbidden` for what exists and is another's (OPEN-4),
+/// `Invalid` by field for bad input, `Refused` where the present state forbids it, `Unavailable` where the database
+/// does not answer.
+#[derive(Clone)]
+pub struct Scope {
+    store: Store,
+    who: Principal,
+}
+
+/// Where a new resource belongs.
+struct Home {
+    project: ProjectId,
+    /// The project's owner: names are unique within it.
+    account: AccountId,
+}
+
+impl Scope {
+    pub(crate) fn new(store: Store, who: Principal) -> Scope {
+        Scope { store, who }
+    }
+
+    /// Who this view belongs to.
+    pub fn principal(&self) -> &Principal {
+        &self.who
+    }
+
+    async fn read(&self) -> Result<Tx> {
+        self.store.db.read().await
+    }
+
+    async fn write(&self) -> Result<Tx> {
+        self.store.db.write().await
+    }
+
+    fn actor(&self) -> Actor {
+        Actor::account(&self.who)
+    }
+
+    /// The arguments that every statement of a tenant begins with.
+    fn bound(&self, more: impl IntoIterator<Item = Value>) -> Vec<Value> {
+        let mut values = args![self.who.account, self.who.admin];
+        values.extend(more);
+        values
+    }
+
+    /// The one row that `statement` finds for `$3`, if the caller may know it.
+    async fn visible<I>(&self, tx: &mut Tx, statement: &'static str, noun: &str, id: I) -> Result<Row>
+    where
+        I: Display + Into<Value> + Copy,
+    {
+        let row = tx.first(statement, self.bound([id.into()])).await?;
+        let row = row.ok_or_else(|| Error::not_found(format!("{noun} {id}")))?;
+        if row.bool("visible")? {
+            Ok(row)
+        } else {
+            Err(Error::forbidden(format!("{noun} {id}")))
+        }
+    }
+
+    /// The row that a field of a body names. Absent, another's and another owner's look alike to the caller.
+    async fn chosen<I>(&self, tx: &mut Tx, statement: &'static str, field: &str, id: I, owner: AccountId) -> Result<Row>
+    where
+        I: Display + Into<Value> + Copy,
+    {
+        let row = tx.first(statement, self.bound([id.into()])).await?;
+        match row {
+            Some(row) if row.bool("visible")? && crate::read::owner(&row)? == owner => Ok(row),
+            _ => Err(check::no_such(field, id)),
+        }
+    }
+
+    /// The project that a new resource goes to: the one asked for, else the account's default one.
+    async fn home(&self, tx: &mut Tx, project: Option<ProjectId>) -> Result<Home> {
+        let project = match project {
+            Some(project) => project,
+            None => {
+                let row = tx.one(sql::ACCOUNT_SECRETS, args![self.who.account]).await?;
+                row.parse("default_project")?
+            }
+        };
+        let row = tx.first(sql::PROJECT, self.bound([project.into()])).await?;
+        match row {
+            Some(row) if row.bool("visible")? => Ok(Home {
+                project,
+                account: crate::read::owner(&row)?,
+            }),
+            _ => Err(check::no_such("project", project)),
+        }
+    }
+
+    /// Refuses a second thing of a name. Writers take turns, so the answer holds until the commit.
+    async fn refuse_taken(&self, tx: &mut Tx, statement: &'static str, args: Vec<Value>, error: Error) -> Result<()> {
+        match tx.first(statement, args).await? {
+            Some(_) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Ends a reading transaction and passes its answer on.
+async fn ended<T>(tx: Tx, answer: T) -> Result<T> {
+    tx.end().await?;
+    Ok(answer)
+}
+
+pub(crate) use api_keys::create as new_api_key;
+pub(crate) use configs::insert as new_config;
+pub(crate) use projects::insert as new_project;
+pub(crate) use secrets::insert as new_secret;

@@ -1,0 +1,66 @@
+//! Deployments, their needs, their receipts.
+
+use super::{chunk, of_admin, of_member, statements, visible};
+
+macro_rules! deployment {
+    () => {
+        "d.id, d.service, d.project, d.version, d.spec, d.digest, d.template, d.secret, d.stage, d.rolled_back, \
+         d.rollback_from, d.notes, d.error_message, d.waiting, d.created_by, d.created_at_us, d.finished_at_us, d.ok, \
+         d.failed_by_hob, d.failed_by_app, d.retried, d.drained"
+    };
+}
+
+statements! {
+    DEPLOYMENT = concat!(
+        "select ", deployment!(), ", ", visible!("d.project"),
+        " from deployment d join service s on s.id = d.service where d.id = $3 and not s.deleting"
+    );
+    DEPLOYMENT_BY_VERSION = concat!("select ", deployment!(), " from deployment d where d.service = $1 and d.version = $2");
+    /// Of services; workers have no deployments on the platform face (G.16) and are asked for by their id.
+    DEPLOYMENTS_OF_MEMBER = concat!(
+        "select ", deployment!(), " from deployment d join service s on s.id = d.service
+        where ", of_member!("d.project"), " and not s.deleting and ((s.kind = 'service' and $4 = '') or d.service = $4)"
+    );
+    DEPLOYMENTS_OF_ADMIN = concat!(
+        "select ", deployment!(), " from deployment d join service s on s.id = d.service
+        where ", of_admin!("d.project"), " and not s.deleting and ((s.kind = 'service' and $4 = '') or d.service = $4)"
+    );
+    DEPLOYMENT_ROW = concat!("select ", deployment!(), " from deployment d where d.id = $1");
+    DEPLOYMENTS_BATCH = concat!(
+        "select ", deployment!(), " from service s join deployment d on d.id in (s.active, s.serving) where s.id in ",
+        chunk!()
+    );
+    DEPLOYMENT_INSERT = "insert into deployment
+        (id, service, project, version, spec, port, digest, template, secret, stage, rolled_back, rollback_from, notes,
+            error_message, waiting, created_by, created_at_us, ok, failed_by_hob, failed_by_app, retried, drained)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', false, $10, $11, '', '', $12, $13, 0, 0, 0, 0, 0)";
+    DEPLOYMENT_SECRET_INSERT = "insert into deployment_secret (deployment, secret, key, version)
+        values ($1, $2, $3, $4)";
+    /// Compare-and-set (invariant 8).
+    DEPLOYMENT_SET_STAGE = "update deployment set stage = $4, error_message = $5, waiting = '', finished_at_us = $6
+        where id = $1 and service = $2 and stage = $3";
+    DEPLOYMENT_SET_DIGEST = "update deployment set digest = $2, template = $3 where id = $1 and digest is null";
+    DEPLOYMENT_SET_WAITING = "update deployment set waiting = $3 where id = $1 and service = $2 and waiting <> $3";
+    DEPLOYMENT_ROLLED_BACK = "update deployment set rolled_back = true
+        where id = $1 and stage = 'succeeded' and not rolled_back";
+    /// OPEN-7: all but the newest ten, what serves, what is on its way, and the target of a rollback on its way.
+    DEPLOYMENTS_TO_PRUNE = "select d.id, d.secret from deployment d
+        where d.service = $1 and d.stage in ('succeeded', 'failed', 'canceled', 'superseded') and d.id <> $2
+            and d.id not in (select x.id from deployment x where x.service = $1 order by x.version desc limit $3)
+            and not exists (select 1 from deployment y where y.service = $1 and y.rollback_from = d.id
+                and y.stage in ('queued', 'deploying', 'paused', 'finalizing', 'canceling'))";
+    DEPLOYMENT_DELETE = "delete from deployment where id = $1";
+    SECRETS_NEEDED_BY_SERVICE = "select distinct n.secret from deployment_secret n
+        join deployment d on d.id = n.deployment where d.service = $1";
+    DIGESTS = "select distinct digest from deployment where digest is not null";
+
+    RECEIPT = "select ok, failed_by_hob, failed_by_app, retried, drained from receipt
+        where deployment = $1 and edge_boot = $2";
+    RECEIPT_SET = "insert into receipt (deployment, edge_boot, ok, failed_by_hob, failed_by_app, retried, drained)
+        values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict (deployment, edge_boot) do update set ok = excluded.ok, failed_by_hob = excluded.failed_by_hob,
+            failed_by_app = excluded.failed_by_app, retried = excluded.retried, drained = excluded.drained";
+    DEPLOYMENT_RECEIPT_ADD = "update deployment set ok = ok + $2, failed_by_hob = failed_by_hob + $3,
+            failed_by_app = failed_by_app + $4, retried = retried + $5, drained = drained + $6
+        where id = $1";
+}

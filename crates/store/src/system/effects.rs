@@ -1,0 +1,258 @@
+//! What reconcilers write.
+
+use std::collections::BTreeSet;
+
+use domain::{DeploymentId, Error, Result, SecretId, ServiceId, error::Kind};
+use serde_json::json;
+
+use super::{System, lease};
+use crate::db::{Tx, args};
+use crate::deploy;
+use crate::input::{Effect, Fence};
+use crate::ledger::{Actor, Line};
+use crate::rows::Service;
+use crate::{read, sql};
+
+/// Gone instances that are remembered for each service.
+const GONE_KEPT: i64 = 50;
+/// Longest text of what a deployment waits for, and of an error message, in characters.
+const TEXT_MAX: usize = 4000;
+
+impl System {
+    /// Writes the effects of one pass over one service, all or none, with their journal lines.
+    ///
+    /// # Errors
+    /// `Conflict` when the lease is lost, when a stage is not what the caller saw, or when the service is gone: nothing
+    /// is written.
+    pub async fn apply(&self, fence: &Fence, service: ServiceId, effects: &[Effect]) -> Result<()> {
+        let mut tx = self.write().await?;
+        lease::check(&mut tx, fence).await?;
+        perform_all(&mut tx, service, effects, &Actor::reconciler(&fence.holder)).await?;
+        tx.commit().await
+    }
+
+    /// [`System::apply`] for many services with one commit. Each one succeeds or fails alone; where the commit itself
+    /// fails, all do.
+    pub async fn apply_many(&self, fence: &Fence, batch: &[(ServiceId, Vec<Effect>)]) -> Vec<Result<()>> {
+        match self.apply_batch(fence, batch).await {
+            Ok(results) => results,
+            Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    async fn apply_batch(&self, fence: &Fence, batch: &[(ServiceId, Vec<Effect>)]) -> Result<Vec<Result<()>>> {
+        let mut tx = self.write().await?;
+        lease::check(&mut tx, fence).await?;
+        let actor = Actor::reconciler(&fence.holder);
+        let mut results = Vec::with_capacity(batch.len());
+        for (service, effects) in batch {
+            let savepoint = tx.savepoint().await?;
+            let result = perform_all(&mut tx, *service, effects, &actor).await;
+            match &result {
+                Ok(()) => tx.keep(savepoint).await?,
+                Err(_) => tx.undo(savepoint).await?,
+            }
+            results.push(result);
+        }
+        tx.commit().await?;
+        Ok(results)
+    }
+}
+
+async fn perform_all(tx: &mut Tx, id: ServiceId, effects: &[Effect], actor: &Actor) -> Result<()> {
+    if effects.is_empty() {
+        return Ok(());
+    }
+    let row = tx.first(sql::SERVICE_ROW, args![id]).await?;
+    let row = row.ok_or_else(|| conflict(format!("Service {id} is gone")))?;
+    let mut service = read::service(&row)?;
+    for effect in effects {
+        if let Effect::Purge = effect {
+            return purge(tx, &service, actor).await;
+        }
+        perform(tx, &mut service, effect, actor).await?;
+    }
+    if effects.iter().any(|effect| matches!(effect, Effect::Gone { .. })) {
+        tx.run(sql::INSTANCES_FORGET, args![id, GONE_KEPT]).await?;
+    }
+    deploy::stand(tx, &mut service).await
+}
+
+async fn perform(tx: &mut Tx, service: &mut Service, effect: &Effect, actor: &Actor) -> Result<()> {
+    let now_us = tx.now_us();
+    let note = |deployment: Option<DeploymentId>, reason, details| Line {
+        service: service.id,
+        deployment,
+        from: None,
+        to: None,
+        reason,
+        details,
+    };
+    match effect {
+        Effect::AddInstance {
+            id,
+            deployment,
+            template,
+        } => {
+            tx.run(
+                sql::INSTANCE_INSERT,
+                args![*id, service.id, *deployment, template, now_us],
+            )
+            .await?;
+            tx.append(
+                actor,
+                note(Some(*deployment), "instance wanted", json!({ "instance": id })),
+            )
+            .await
+        }
+        Effect::Retire { id, reason } => {
+            if tx.run(sql::INSTANCE_RETIRE, args![*id, service.id]).await? == 0 {
+                return Ok(());
+            }
+            tx.append(
+                actor,
+                note(service.active, reason, json!({ "instance": id, "state": "retiring" })),
+            )
+            .await
+        }
+        Effect::Gone { id, crashed, exit } => {
+            let text = exit.as_ref().map(ToString::to_string);
+            if tx
+                .run(sql::INSTANCE_GONE, args![*id, service.id, now_us, *crashed, text])
+                .await?
+                == 0
+            {
+                return Ok(());
+            }
+            let reason = if *crashed {
+                "instance ended by itself"
+            } else {
+                "instance gone"
+            };
+            let details = json!({ "instance": id, "state": "gone", "crashed": crashed, "exit": exit });
+            tx.append(actor, note(service.active, reason, details)).await
+        }
+        Effect::Healthy { id } => tx.run(sql::INSTANCE_HEALTHY, args![*id, service.id]).await.map(drop),
+        Effect::SetDigest { deployment, digest } => set_digest(tx, service.id, *deployment, digest, actor).await,
+        Effect::SetStage {
+            deployment,
+            from,
+            to,
+            reason,
+            error_message,
+        } => {
+            let mut seen = row_of(tx, service.id, *deployment).await?;
+            if seen.stage != *from {
+                return Err(deploy::moved_on(*deployment, *from));
+            }
+            seen.stage = *from;
+            let message = error_message.as_deref().map(cut);
+            deploy::set_stage(tx, service, &seen, *to, message.as_deref(), reason, actor).await
+        }
+        Effect::SetWaiting { deployment, text } => tx
+            .run(sql::DEPLOYMENT_SET_WAITING, args![*deployment, service.id, cut(text)])
+            .await
+            .map(drop),
+        Effect::SetRunning { count } => {
+            service.instances_running = *count;
+            Ok(())
+        }
+        Effect::Freeze { reason } => {
+            service.frozen = Some(cut(reason));
+            service.updated_at_us = now_us;
+            let line = Line {
+                service: service.id,
+                deployment: service.active,
+                from: None,
+                to: None,
+                reason: "frozen",
+                details: json!({ "why": reason }),
+            };
+            tx.append(actor, line).await
+        }
+        Effect::Purge => Ok(()),
+    }
+}
+
+/// Fixes the digest, and with it the template. The journal says which digest a reference meant.
+async fn set_digest(tx: &mut Tx, service: ServiceId, id: DeploymentId, digest: &str, actor: &Actor) -> Result<()> {
+    let mut spec = row_of(tx, service, id).await?.spec;
+    if let Some(known) = &spec.digest {
+        let message = format!("Deployment {id} runs {known} and cannot run {digest}");
+        return if known == digest {
+            Ok(())
+        } else {
+            Err(conflict(message))
+        };
+    }
+    spec.digest = Some(digest.to_owned());
+    tx.run(sql::DEPLOYMENT_SET_DIGEST, args![id, digest, &deploy::template(&spec)])
+        .await?;
+    let (reason, details) = ("image resolved", json!({ "image": spec.image, "digest": digest }));
+    tx.append(
+        actor,
+        Line {
+            service,
+            deployment: Some(id),
+            from: None,
+            to: None,
+            reason,
+            details,
+        },
+    )
+    .await
+}
+
+/// Removes the rows of a deleted service. The journal and its project's statistics stay.
+async fn purge(tx: &mut Tx, service: &Service, actor: &Actor) -> Result<()> {
+    if !service.deleting {
+        return Err(conflict(format!("Service {} is not being deleted", service.id)));
+    }
+    if tx.first(sql::INSTANCES_LIVE_ANY, args![service.id]).await?.is_some() {
+        return Err(conflict(format!("Service {} still has instances", service.id)));
+    }
+    let mut secrets = BTreeSet::new();
+    for row in tx.all(sql::SECRETS_NEEDED_BY_SERVICE, args![service.id]).await? {
+        secrets.insert(row.parse::<SecretId>("secret")?);
+    }
+    tx.run(sql::SERVICE_DELETE, args![service.id]).await?;
+    tx.run(sql::COUNTERS_DROP, args![service.id]).await?;
+    for secret in secrets {
+        tx.run(sql::SECRET_VALUES_DROP_UNUSED, args![secret]).await?;
+    }
+    let (reason, details) = ("service purged", json!({ "name": service.name }));
+    tx.append(
+        actor,
+        Line {
+            service: service.id,
+            deployment: None,
+            from: None,
+            to: None,
+            reason,
+            details,
+        },
+    )
+    .await?;
+    tx.changed().await
+}
+
+/// A deployment of this very service.
+async fn row_of(tx: &mut Tx, service: ServiceId, id: DeploymentId) -> Result<crate::rows::Deployment> {
+    match deploy::row(tx, id).await {
+        Ok(deployment) if deployment.service == service => Ok(deployment),
+        Ok(_) => Err(conflict(format!("Deployment {id} is not one of service {service}"))),
+        Err(Error {
+            kind: Kind::NotFound, ..
+        }) => Err(conflict(format!("Deployment {id} is gone"))),
+        Err(error) => Err(error),
+    }
+}
+
+fn conflict(message: String) -> Error {
+    Error::new(Kind::Conflict(message.clone()), message)
+}
+
+/// Texts come from apps and registries; PostgreSQL takes no NUL.
+fn cut(text: &str) -> String {
+    text.chars().filter(|c| *c != '\0').take(TEXT_MAX).collect()
+}

@@ -1,0 +1,114 @@
+//! What reconcilers read: whole states, many at a time.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use domain::{DeploymentId, Error, Result, ServiceId};
+
+use super::System;
+use crate::db::{Row, Tx, Value, args};
+use crate::rows::{Deployment, InstanceRow, Service, ServiceState};
+use crate::{deploy, read, sql};
+
+/// Most services of one answer of [`System::services_changed_since`].
+const CHANGED_LIMIT: u32 = 10_000;
+
+impl System {
+    /// Services with their revisions, in the order of the changes, from after `revision` on. From 0: all that are not
+    /// purged.
+    pub async fn services_changed_since(&self, revision: i64, limit: u32) -> Result<Vec<(ServiceId, i64)>> {
+        let mut tx = self.read().await?;
+        let rows = tx
+            .all(sql::SERVICES_CHANGED, args![revision, limit.min(CHANGED_LIMIT)])
+            .await?;
+        tx.end().await?;
+        rows.iter()
+            .map(|row| Ok((row.parse("id")?, row.int("revision")?)))
+            .collect()
+    }
+
+    /// The states of services at one instant, in the order asked for. Purged and unknown ones are left out.
+    /// Four statements for each [`sql::CHUNK`] services, however many instances they have.
+    pub async fn load(&self, ids: &[ServiceId]) -> Result<Vec<ServiceState>> {
+        let mut tx = self.read().await?;
+        let mut states = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(sql::CHUNK) {
+            load_chunk(&mut tx, chunk, &mut states).await?;
+        }
+        tx.end().await?;
+        Ok(states)
+    }
+
+    /// Config and secret values of a deployment, for the environment of its instances. Never log it.
+    ///
+    /// # Errors
+    /// `NotFound` for a pruned deployment; `Internal` where a recorded secret cannot be read any more.
+    pub async fn instance_env(&self, deployment: DeploymentId) -> Result<BTreeMap<String, String>> {
+        let mut tx = self.read().await?;
+        let spec = deploy::row(&mut tx, deployment).await?.spec;
+        let secrets = self.store.values_of(&mut tx, deployment).await?;
+        tx.end().await?;
+        if let Some(lost) = spec.secrets.keys().find(|key| !secrets.contains_key(*key)) {
+            return Err(Error::internal(format!(
+                "the value of secret key {lost} of deployment {deployment} is lost"
+            )));
+        }
+        let mut env = spec.config;
+        env.extend(secrets);
+        Ok(env)
+    }
+
+    /// Manifest digests that kept deployments run or may be rolled back to.
+    pub async fn image_digests_in_use(&self) -> Result<HashSet<String>> {
+        let mut tx = self.read().await?;
+        let rows = tx.all(sql::DIGESTS, args![]).await?;
+        tx.end().await?;
+        rows.iter().map(|row| row.text("digest")).collect()
+    }
+}
+
+async fn load_chunk(tx: &mut Tx, ids: &[ServiceId], states: &mut Vec<ServiceState>) -> Result<()> {
+    let mut services: HashMap<ServiceId, Service> = HashMap::with_capacity(ids.len());
+    for row in tx.all(sql::SERVICES_BATCH, padded(ids)).await? {
+        let service = read::service(&row)?;
+        services.insert(service.id, service);
+    }
+    let rows = tx.all(sql::DEPLOYMENTS_BATCH, padded(ids)).await?;
+    let mut deployments: HashMap<DeploymentId, Deployment> = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let deployment = read::deployment(row)?;
+        deployments.insert(deployment.id, deployment);
+    }
+    let mut instances = by_service(tx.all(sql::INSTANCES_LIVE_BATCH, padded(ids)).await?)?;
+    let mut crashes = by_service(tx.all(sql::INSTANCES_CRASHED_BATCH, padded(ids)).await?)?;
+    for id in ids {
+        let Some(service) = services.remove(id) else { continue };
+        states.push(ServiceState {
+            active: service.active.and_then(|id| deployments.remove(&id)),
+            serving: service.serving.and_then(|id| deployments.remove(&id)),
+            instances: instances.remove(id).unwrap_or_default(),
+            crashes: crashes.remove(id).unwrap_or_default(),
+            service,
+        });
+    }
+    Ok(())
+}
+
+fn by_service(rows: Vec<Row>) -> Result<HashMap<ServiceId, Vec<InstanceRow>>> {
+    let mut found: HashMap<ServiceId, Vec<InstanceRow>> = HashMap::new();
+    for row in &rows {
+        let instance = read::instance(row)?;
+        found.entry(instance.service).or_default().push(instance);
+    }
+    Ok(found)
+}
+
+/// As many arguments as a batch statement takes; the last id fills up.
+fn padded(ids: &[ServiceId]) -> Vec<Value> {
+    let last = ids.last().copied();
+    ids.iter()
+        .copied()
+        .chain(std::iter::repeat_with(move || last).flatten())
+        .take(sql::CHUNK)
+        .map(Value::from)
+        .collect()
+}
