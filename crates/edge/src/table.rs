@@ -1,0 +1,278 @@
+//! The routing table in the form in which requests use it, and the register that keeps instances from one table to the
+//! next.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use domain::routing::{RoutingTable, ServiceEntry};
+use domain::{InstanceId, ProjectId, ServiceId};
+use tokio::sync::Notify;
+
+use crate::instance::{Instance, Lease};
+use crate::tally::{Books, Tally};
+
+/// What names inside end with (contract, "Names inside").
+pub const INTERNAL_SUFFIX: &str = ".hob.internal";
+
+/// A compiled [`RoutingTable`]. Immutable; replaced as a whole.
+#[derive(Default)]
+pub struct Table {
+    hosts: HashMap<Box<str>, Vec<Route>>,
+    inside: HashMap<ProjectId, HashMap<Box<str>, Arc<Service>>>,
+    callers: HashMap<IpAddr, ProjectId>,
+}
+
+/// One service as a request finds it.
+pub struct Service {
+    pub id: ServiceId,
+    /// Counts the requests that were routed by this entry.
+    pub tally: Arc<Tally>,
+    pub targets: Box<[Arc<Instance>]>,
+}
+
+struct Route {
+    /// Without the final slash: `/` is the empty prefix.
+    prefix: Box<str>,
+    service: Arc<Service>,
+}
+
+impl Table {
+    /// The service for a normalised host and a raw path: exact host, longest prefix on whole segments.
+    pub fn public(&self, host: &str, path: &str) -> Option<&Arc<Service>> {
+        let routes = self.hosts.get(host)?;
+        routes.iter().find(|route| covers(&route.prefix, path)).map(|route| &route.service)
+    }
+
+    /// The project of an instance's address.
+    pub fn caller(&self, address: IpAddr) -> Option<ProjectId> {
+        self.callers.get(&address.to_canonical()).copied()
+    }
+
+    /// The service that `host` names for instances of `project`.
+    pub fn internal(&self, project: ProjectId, host: &str) -> Option<&Arc<Service>> {
+        let name = host.strip_suffix(INTERNAL_SUFFIX)?;
+        self.inside.get(&project)?.get(name)
+    }
+}
+
+/// Whether `prefix` (no final slash) is `path` or ends where one of its segments ends.
+fn covers(prefix: &str, path: &str) -> bool {
+    match path.strip_prefix(prefix) {
+        Some(rest) => prefix.is_empty() || rest.is_empty() || rest.starts_with('/'),
+        None => false,
+    }
+}
+
+impl Service {
+    /// The least loaded target that is neither leaving nor in `tried`; equals are taken in turn, `turn` being any number
+    /// that grows.
+    pub fn choose(&self, turn: usize, tried: &[InstanceId]) -> Option<Lease> {
+        let count = self.targets.len();
+        // A target can begin to leave between the look and the claim; each round then has one candidate less.
+        for _ in 0..=count {
+            let candidates = (0..count).map(|i| &self.targets[(turn + i) % count]);
+            let best = candidates
+                .filter(|instance| !instance.is_leaving() && !tried.contains(&instance.id))
+                .min_by_key(|instance| instance.in_flight())?;
+            if let Some(lease) = best.enter() {
+                return Some(lease);
+            }
+        }
+        None
+    }
+
+    /// A target of this entry has left since the entry was looked up: a newer table exists already.
+    pub fn is_stale(&self) -> bool {
+        self.targets.iter().any(|instance| instance.is_leaving())
+    }
+}
+
+/// Gives every instance its one [`Instance`], for as long as a table names it or a request holds it.
+pub struct Register {
+    routed: HashMap<InstanceId, Arc<Instance>>,
+    departed: Vec<Arc<Instance>>,
+    idle: Arc<Notify>,
+}
+
+impl Register {
+    /// `idle` is rung when the last request of an instance that left has ended.
+    pub fn new(idle: Arc<Notify>) -> Self {
+        Register { routed: HashMap::new(), departed: Vec::new(), idle }
+    }
+
+    /// Compiles `source`, and answers with the instances that leave by it. The caller first lets requests find the new
+    /// table, then marks those as leaving (see [`Register::retire`]), so that whoever meets the mark finds the new
+    /// table.
+    pub fn compile(&mut self, source: &RoutingTable, books: &Books) -> (Table, Vec<Arc<Instance>>) {
+        let before = std::mem::take(&mut self.routed);
+        let mut table = Table::default();
+        for entry in &source.services {
+            self.add(entry, &before, books, &mut table);
+        }
+        for routes in table.hosts.values_mut() {
+            routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+        }
+        table.callers = source.callers.iter().map(|(ip, project)| (ip.to_canonical(), *project)).collect();
+        let stays = |instance: &Arc<Instance>| {
+            self.routed.get(&instance.id).is_some_and(|current| Arc::ptr_eq(current, instance))
+        };
+        let leaving = before.into_values().filter(|instance| !stays(instance)).collect();
+        (table, leaving)
+    }
+
+    fn add(
+        &mut self,
+        entry: &ServiceEntry,
+        before: &HashMap<InstanceId, Arc<Instance>>,
+        books: &Books,
+        table: &mut Table,
+    ) {
+        let targets = entry.targets.iter().map(|target| {
+            let address = SocketAddr::new(target.address, target.port);
+            self.instance(target.instance, address, before)
+        });
+        let service =
+            Arc::new(Service { id: entry.service, tally: books.tally(entry.receipt), targets: targets.collect() });
+        for rule in &entry.matches {
+            let prefix = rule.path.trim_end_matches('/').into();
+            let routes = table.hosts.entry(rule.host.as_str().into()).or_default();
+            routes.push(Route { prefix, service: Arc::clone(&service) });
+        }
+        table.inside.entry(entry.project).or_default().insert(entry.name.as_str().into(), service);
+    }
+
+    /// The instance of this id, be it routed already, on its way out, or new. One whose address changed is another.
+    fn instance(
+        &mut self,
+        id: InstanceId,
+        address: SocketAddr,
+        before: &HashMap<InstanceId, Arc<Instance>>,
+    ) -> Arc<Instance> {
+        let departed = self.departed.iter();
+        let known = self.routed.get(&id).into_iter().chain(before.get(&id)).chain(departed);
+        let found = known.filter(|known| known.id == id).find(|known| known.address == address).cloned();
+        let instance =
+            found.unwrap_or_else(|| Arc::new(Instance::new(id, address, Arc::clone(&self.idle))));
+        self.departed.retain(|departed| !Arc::ptr_eq(departed, &instance));
+        // Before the table that names it can be seen, so that nobody meets a routed instance that is marked.
+        instance.set_leaving(false);
+        self.routed.insert(id, Arc::clone(&instance));
+        instance
+    }
+
+    /// Marks instances as gone from the table; from now on they count as busy until their requests have ended.
+    pub fn retire(&mut self, leaving: Vec<Arc<Instance>>) {
+        leaving.iter().for_each(|instance| instance.set_leaving(true));
+        self.departed.extend(leaving);
+    }
+
+    /// Requests in flight per instance that is in no table, those at zero left out (and forgotten).
+    pub fn busy(&mut self) -> BTreeMap<InstanceId, u64> {
+        self.departed.retain(|instance| instance.in_flight() > 0);
+        let mut busy = BTreeMap::new();
+        for instance in &self.departed {
+            if !self.routed.contains_key(&instance.id) {
+                *busy.entry(instance.id).or_default() += instance.in_flight();
+            }
+        }
+        busy
+    }
+
+    /// How many instances the table names.
+    pub fn routed(&self) -> HashSet<InstanceId> {
+        self.routed.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use domain::routing::{RouteMatch, Target};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn entry(name: &str, project: ProjectId, matches: &[(&str, &str)], targets: &[InstanceId]) -> ServiceEntry {
+        let matches = matches.iter();
+        ServiceEntry {
+            service: Uuid::new_v4().into(),
+            project,
+            name: name.into(),
+            receipt: Uuid::new_v4().into(),
+            matches: matches.map(|(host, path)| RouteMatch { host: (*host).into(), path: (*path).into() }).collect(),
+            targets: targets
+                .iter()
+                .map(|id| Target { instance: *id, address: Ipv4Addr::LOCALHOST.into(), port: 1 })
+                .collect(),
+        }
+    }
+
+    fn compile(register: &mut Register, epoch: u64, services: Vec<ServiceEntry>) -> Table {
+        let source = RoutingTable { epoch, services, callers: BTreeMap::new() };
+        let (table, leaving) = register.compile(&source, &Books::new(1));
+        register.retire(leaving);
+        table
+    }
+
+    #[test]
+    fn the_longest_prefix_on_whole_segments_wins() {
+        let project = Uuid::new_v4().into();
+        let rules: [(&str, &[(&str, &str)]); 4] = [
+            ("root", &[("a.test", "/")]),
+            ("api", &[("a.test", "/api")]),
+            ("deep", &[("a.test", "/api/v1/")]),
+            ("other", &[("b.test", "/only")]),
+        ];
+        let services: Vec<_> = rules.iter().map(|(name, rules)| entry(name, project, rules, &[])).collect();
+        let ids: HashMap<_, _> = services.iter().map(|s| (s.service, s.name.clone())).collect();
+        let table = compile(&mut Register::new(Arc::default()), 1, services);
+        for (host, path, expected) in [
+            ("a.test", "/", Some("root")),
+            ("a.test", "/apix", Some("root")),
+            ("a.test", "/api", Some("api")),
+            ("a.test", "/api/", Some("api")),
+            ("a.test", "/api/v1", Some("deep")),
+            ("a.test", "/api/v1/x", Some("deep")),
+            ("a.test", "/api/v10", Some("api")),
+            ("a.test", "*", Some("root")),
+            ("b.test", "/", None),
+            ("b.test", "/only/x", Some("other")),
+            ("c.test", "/", None),
+        ] {
+            let found = table.public(host, path).map(|service| ids[&service.id].as_str());
+            assert_eq!(found, expected, "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn equally_loaded_targets_take_turns_and_a_busy_one_waits() {
+        let ids: Vec<InstanceId> = (0..3).map(|_| Uuid::new_v4().into()).collect();
+        let service = entry("web", Uuid::new_v4().into(), &[("a.test", "/")], &ids);
+        let table = compile(&mut Register::new(Arc::default()), 1, vec![service]);
+        let service = table.public("a.test", "/").unwrap();
+        let taken: Vec<_> = (0..3).map(|turn| service.choose(turn, &[]).unwrap().instance().id).collect();
+        assert_eq!(taken, ids);
+        let held = service.choose(0, &[]).unwrap();
+        assert_ne!(service.choose(0, &[]).unwrap().instance().id, held.instance().id);
+        assert!(service.choose(0, &ids).is_none());
+    }
+
+    #[test]
+    fn an_instance_keeps_its_counters_from_table_to_table() {
+        let id = Uuid::new_v4().into();
+        let service = entry("web", Uuid::new_v4().into(), &[("a.test", "/")], &[id]);
+        let mut register = Register::new(Arc::default());
+        let first = compile(&mut register, 1, vec![service.clone()]);
+        let lease = first.public("a.test", "/").unwrap().choose(0, &[]).unwrap();
+        compile(&mut register, 2, vec![]);
+        assert_eq!(register.busy(), BTreeMap::from([(id, 1)]));
+        assert!(first.public("a.test", "/").unwrap().choose(0, &[]).is_none());
+        let third = compile(&mut register, 3, vec![service]);
+        assert_eq!(register.busy(), BTreeMap::new());
+        assert_eq!(third.public("a.test", "/").unwrap().targets[0].in_flight(), 1);
+        drop(lease);
+        assert_eq!(third.public("a.test", "/").unwrap().targets[0].in_flight(), 0);
+    }
+}
