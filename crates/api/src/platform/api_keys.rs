@@ -87,6 +87,10 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(NewApiKeyView::new(key, &plaintext))))
 }
 
+pub async fn get(caller: Caller, At(id): At<ApiKeyId>) -> Reply<Json<ApiKeyView>> {
+    Ok(Json(caller.scope.api_key(id).await?.into()))
+}
+
 /// Revokes, effective with the next request (G.4).
 pub async fn revoke(caller: Caller, At(id): At<ApiKeyId>) -> Reply<StatusCode> {
     caller.scope.revoke_api_key(id).await?;

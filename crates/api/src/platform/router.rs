@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::OriginalUri;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any, delete, get, post};
+use axum::routing::{MethodRouter, any, get, post};
 use domain::Error;
 use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode};
@@ -86,7 +86,7 @@ fn contents() -> Table {
             get(projects::get).patch(projects::patch).delete(projects::delete),
         )
         .at("/api/api-keys/", get(api_keys::list).post(api_keys::create))
-        .at("/api/api-keys/{id}/", delete(api_keys::revoke))
+        .at("/api/api-keys/{id}/", get(api_keys::get).delete(api_keys::revoke))
         // The machine's images, for administrators.
         .slowly(
             "/api/images/",

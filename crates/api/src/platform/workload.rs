@@ -279,8 +279,8 @@ fn resources(f: &mut Fields, base: Resources) -> Resources {
     };
     Resources {
         memory_mb: limit("memory_mb", base.memory_mb, 4, 1 << 20),
-        cpu_millis: limit("cpu_millis", base.cpu_millis, 10, 1 << 20),
-        pids: limit("pids", base.pids, 1, 1 << 22),
+        cpu_millis: limit("cpu_millis", base.cpu_millis, 10, 1_000_000),
+        pids: limit("pids", base.pids, 1, 1 << 20),
         read_only_root: f.boolean("read_only_root").unwrap_or(base.read_only_root),
     }
 }

@@ -1,0 +1,149 @@
+//! `/api/secrets/…` and their items.
+
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+const VALUE: &str = "correct horse battery staple";
+
+/// S2.11, G.30, G.31: the same shape as a config, and a default one too.
+#[tokio::test]
+async fn an_account_comes_with_a_default_secret() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let list = alice.get("/api/secrets/").await.expect(200);
+    assert_eq!(
+        (&list["count"], &list["results"][0]["is_default"]),
+        (&json!(1), &json!(true))
+    );
+    let path = format!("/api/secrets/{}/", list["results"][0]["id"].as_str().expect("an id"));
+    let order = alice.get(&path).await.field_order();
+    assert_eq!(
+        order[..6],
+        ["id", "name", "is_default", "status", "deploy_successful", "created_at"]
+    );
+    alice
+        .delete(&path)
+        .await
+        .refuses(400, json!({"error": "Cannot delete the default secret"}));
+}
+
+/// G.30, G.32, G.33: the value is shown, and whoever reads it is remembered.
+#[tokio::test]
+async fn reading_a_value_is_remembered() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let me = alice.get("/api/account/").await.expect(200)["id"].clone();
+    let secret = alice.make("/api/secrets/", json!({"name": "s"})).await;
+    let items = format!("/api/secrets/{secret}/items/");
+    let answer = alice.post(&items, json!({"key": "API_KEY", "value": VALUE})).await;
+    let order = answer.field_order();
+    let documented = [
+        "id",
+        "secret",
+        "key",
+        "value",
+        "last_accessed_at",
+        "last_accessed_by",
+        "created_at",
+        "updated_at",
+    ];
+    assert_eq!(order, documented);
+    let made = answer.expect(201);
+    assert_eq!(
+        (&made["value"], &made["last_accessed_at"]),
+        (&json!(VALUE), &Value::Null)
+    );
+
+    let path = format!("{items}{}/", made["id"].as_str().expect("an id"));
+    world.advance(60);
+    let read = alice.get(&path).await.expect(200);
+    assert_eq!((&read["value"], &read["last_accessed_by"]), (&json!(VALUE), &me));
+    assert_eq!(read["last_accessed_at"], "2024-10-15T12:01:02Z");
+    let log = accesses(&world, &made).await;
+    assert_eq!(log, ["api item get"]);
+
+    world.advance(60);
+    let listed = alice.get(&items).await.expect(200);
+    assert_eq!(listed["results"][0]["value"], VALUE);
+    assert_eq!(accesses(&world, &made).await, ["api item get", "api item list"]);
+
+    let keys = alice.get(&format!("{items}?keys=1")).await.expect(200);
+    assert_eq!(keys["results"][0]["key"], "API_KEY");
+    assert!(keys["results"][0].get("value").is_none());
+    assert_eq!(accesses(&world, &made).await.len(), 2);
+}
+
+async fn accesses(world: &World, item: &Value) -> Vec<String> {
+    let scope = world.store.scope(store::Principal {
+        account: world.api.operator,
+        admin: true,
+        via: store::Via::LocalOperator,
+    });
+    let id = item["id"].as_str().expect("an id").parse().expect("a UUID");
+    let log = scope.secret_accesses(id, 0, 100).await.expect("the access log");
+    log.into_iter().map(|access| access.how).collect()
+}
+
+/// S0.15, S0.31, G.33: keys in the snapshot; the value nowhere but where it was asked for.
+#[tokio::test]
+async fn a_value_is_shown_nowhere_else() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let secret = alice.make("/api/secrets/", json!({"name": "s"})).await;
+    let items = format!("/api/secrets/{secret}/items/");
+    alice.make(&items, json!({"key": "PASSWORD", "value": VALUE})).await;
+    let body = json!({"name": "web", "image": "a", "port": 80, "secret": secret});
+    let service = alice.make("/api/services/", body).await;
+    let deployment = world.succeed(&service).await;
+    for path in [
+        format!("/api/deployments/{deployment}/?detail=full"),
+        format!("/api/deployments/{deployment}/events/"),
+        format!("/api/services/{service}/"),
+        format!("/api/services/{service}/rollout/"),
+        format!("/api/services/{service}/instances/?all=1"),
+        format!("/api/secrets/{secret}/"),
+        format!("{items}?keys=1"),
+        "/metrics".to_owned(),
+    ] {
+        let answer = alice.get(&path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(!answer.text.contains("horse"), "{path}");
+    }
+    // Nor in an answer to a request that was wrong.
+    let wrong = alice.post(&items, json!({"key": "PASSWORD", "value": VALUE})).await;
+    assert_eq!(wrong.status, 400);
+    assert!(!wrong.text.contains("horse"), "{}", wrong.text);
+    let broken = alice.post(&items, json!({"key": "X", "value": [VALUE]})).await;
+    assert!(!broken.text.contains("horse"), "{}", broken.text);
+
+    let env = world
+        .store
+        .system()
+        .instance_env(deployment)
+        .await
+        .expect("an environment");
+    assert_eq!(env.get("PASSWORD").map(String::as_str), Some(VALUE));
+}
+
+/// A patch that shows the old value has read it.
+#[tokio::test]
+async fn renaming_a_key_shows_the_value_and_counts_as_a_read() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let secret = alice.make("/api/secrets/", json!({"name": "s"})).await;
+    let items = format!("/api/secrets/{secret}/items/");
+    let made = alice
+        .post(&items, json!({"key": "A", "value": VALUE}))
+        .await
+        .expect(201);
+    let path = format!("{items}{}/", made["id"].as_str().expect("an id"));
+    let changed = alice.patch(&path, json!({"value": "other"})).await.expect(200);
+    assert_eq!(changed["value"], "other");
+    assert!(accesses(&world, &made).await.is_empty());
+    let renamed = alice.patch(&path, json!({"key": "B"})).await.expect(200);
+    assert_eq!((&renamed["key"], &renamed["value"]), (&json!("B"), &json!("other")));
+    assert_eq!(accesses(&world, &made).await, ["api item patch"]);
+    alice.delete(&path).await.expect(204);
+    alice.get(&path).await.expect(404);
+}
