@@ -191,6 +191,11 @@ impl Hob {
         (status.map_or(-1, exit_code), self.log())
     }
 
+    /// Starts the server and waits for nothing.
+    pub fn launch(&mut self) {
+        self.spawn();
+    }
+
     fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = File::options()
@@ -246,6 +251,11 @@ impl Hob {
             .data_dir
             .clone()
             .unwrap_or_else(|| self.scratch.path().join("data"))
+    }
+
+    /// The key that the client commands use.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     pub fn api_address(&self) -> SocketAddr {
