@@ -15,8 +15,6 @@ pub const IMAGE_UPLOAD_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
 /// Longest wait for a complete request head, idle time on a kept-alive connection included.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most header fields of one request.
-pub const HEADERS_MAX: usize = 100;
 /// Largest request head; also the size of a connection's read buffer.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Most connections of one listener. Further ones wait in the kernel's queue.

@@ -334,7 +334,7 @@ async fn detail_receipt_and_events_tell_more() {
         .await
         .expect(200);
     assert_eq!(full["stage"], "succeeded");
-    assert_eq!(full["digest"], crate::world::DIGEST);
+    assert_eq!(full["digest"], crate::world::digest(1));
     assert_eq!(full["receipt"]["total"], 0);
     let list = alice
         .get(&format!("/api/services/{service}/deployments/?detail=full&version=2"))

@@ -186,7 +186,7 @@ async fn a_rollout_is_one_document() {
     );
     assert_eq!(rollout["elapsed_ms"], 5000);
     assert_eq!(rollout["receipt"]["total"], 0);
-    assert_eq!(rollout["digest"], crate::world::DIGEST);
+    assert_eq!(rollout["digest"], crate::world::digest(2));
 }
 
 /// Wake-driven: each change is a line, and the last one says that it is over.

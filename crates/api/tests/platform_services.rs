@@ -266,7 +266,7 @@ async fn lists_are_ordered_and_filtered() {
     assert_eq!(names("?ordering=-name").await, "cba");
     assert_eq!(names("?ordering=created_at").await, "bca");
     assert_eq!(names("?ordering=-created_at").await, "acb");
-    assert_eq!(names("?ordering=colour;drop table services").await, "acb");
+    assert_eq!(names("?ordering=colour;drop%20table%20services").await, "acb");
     assert_eq!(names(&format!("?project={other}")).await, "a");
     assert_eq!(names("?name=b").await, "b");
     assert_eq!(names("?name=d").await, "");

@@ -66,6 +66,8 @@ async fn another_accounts_ids_open_nothing_on_any_route_with_any_method() {
             .find(|(base, _)| pattern.starts_with(**base))
             .expect("an owner of the path");
         let path = pattern.replace("{id}", id).replace("{item}", item);
+        // Of another's keys not even the existence is told.
+        let refusal = if *base == "/api/api-keys/" { 404 } else { 403 };
         let allow = bob.json(Method::PUT, &path, json!({})).await.header("allow").to_owned();
         assert!(!allow.is_empty(), "{base} {pattern}");
         for method in allow.split(',') {
@@ -73,7 +75,7 @@ async fn another_accounts_ids_open_nothing_on_any_route_with_any_method() {
             let answer = bob
                 .json(method.clone(), &path, json!({"name": "bobs", "notes": "x"}))
                 .await;
-            assert_eq!(answer.status, 403, "{method} {pattern}: {}", answer.text);
+            assert_eq!(answer.status, refusal, "{method} {pattern}: {}", answer.text);
             walked += 1;
         }
     }

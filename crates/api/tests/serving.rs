@@ -19,10 +19,11 @@ async fn talk(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, bytes: &[u8
     // The server may close before it has read everything.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
-        .await
-        .expect("the server closes");
-    String::from_utf8_lossy(&answer).into_owned()
+    let ended = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let sent = String::from_utf8_lossy(bytes);
+    assert!(ended.is_ok(), "the server does not close after {sent:?}: {answer}");
+    answer
 }
 
 struct Server {

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use domain::error::Kind;
 use domain::routing::Receipt;
-use domain::{AccountId, DeploymentId, HealthCheck, Resources, Result, RolloutOptions, ServiceId, Stage, Strategy};
+use domain::{AccountId, DeploymentId, HealthCheck, Resources, RolloutOptions, ServiceId, Stage, Strategy};
 use http::StatusCode;
 use serde::Serialize;
 use store::{Deployment, JournalEntry, ListQuery, RollbackRequest, Scope, Source};
@@ -15,7 +14,7 @@ use super::caller::Caller;
 use super::error::Reply;
 use super::extract::{At, Params};
 use super::fields::Fields;
-use super::page::Envelope;
+use super::page::{Envelope, sees_service};
 use crate::ApiState;
 use crate::body::RawBody;
 use crate::limits::{EVENTS_DEFAULT, EVENTS_MAX, NOTES_MAX};
@@ -130,7 +129,11 @@ pub async fn list(
     caller: Caller,
     params: Params,
 ) -> Reply<Json<Envelope<DeploymentView>>> {
-    page(&api, &caller.scope, &params, &params.list_query()?).await
+    let query = params.list_query()?;
+    if !sees_service(&caller.scope, &query).await? {
+        return Ok(Json(Envelope::of_one(None)));
+    }
+    page(&api, &caller.scope, &params, &query).await
 }
 
 /// S0.3, S0.30.
@@ -233,13 +236,4 @@ pub fn read_notes(mut fields: Fields) -> Reply<String> {
     let notes = fields.any_text("notes", NOTES_MAX);
     fields.finish()?;
     Ok(notes.unwrap_or_default())
-}
-
-/// For exact filters: what is not there, or not the caller's, is an empty list.
-pub fn or_none<T>(found: Result<T>) -> Result<Option<T>> {
-    match found {
-        Ok(value) => Ok(Some(value)),
-        Err(e) if matches!(e.kind, Kind::NotFound | Kind::Forbidden) => Ok(None),
-        Err(e) => Err(e),
-    }
 }

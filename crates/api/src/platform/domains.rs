@@ -9,11 +9,10 @@ use serde::Serialize;
 use store::Domain;
 
 use super::caller::Caller;
-use super::deployments::or_none;
 use super::error::Reply;
 use super::extract::{At, Params};
 use super::fields::Fields;
-use super::page::Envelope;
+use super::page::{Envelope, or_none};
 use super::workload::own;
 use crate::ApiState;
 use crate::body::RawBody;

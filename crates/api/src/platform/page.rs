@@ -1,7 +1,9 @@
 //! Lists in pages (S0.26, S2.17, S2.32, S2.33, I.7).
 
+use domain::Result;
+use domain::error::Kind;
 use serde::Serialize;
-use store::Page;
+use store::{ListQuery, Page, Scope};
 
 use super::extract::Params;
 use crate::ApiState;
@@ -35,6 +37,24 @@ impl<T> Envelope<T> {
             previous: None,
             results: result.into_iter().collect(),
         }
+    }
+}
+
+/// Whether the service that a list is narrowed to is the caller's. Of any other the list is empty, as it is for a
+/// project that one cannot see (I.9).
+pub async fn sees_service(scope: &Scope, query: &ListQuery) -> Result<bool> {
+    match query.service {
+        None => Ok(true),
+        Some(id) => Ok(or_none(scope.service(id).await)?.is_some()),
+    }
+}
+
+/// For exact filters: what is not there, or not the caller's, is an empty list.
+pub fn or_none<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if matches!(e.kind, Kind::NotFound | Kind::Forbidden) => Ok(None),
+        Err(e) => Err(e),
     }
 }
 

@@ -8,11 +8,10 @@ use serde::Serialize;
 use store::Project;
 
 use super::caller::Caller;
-use super::deployments::or_none;
 use super::error::Reply;
 use super::extract::{At, Params};
 use super::fields::{self, Fields};
-use super::page::Envelope;
+use super::page::{Envelope, or_none};
 use crate::ApiState;
 use crate::body::RawBody;
 use crate::limits::NAME_MAX;

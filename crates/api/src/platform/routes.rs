@@ -14,7 +14,7 @@ use super::caller::Caller;
 use super::error::{Failure, Reply};
 use super::extract::{At, Params};
 use super::fields::Fields;
-use super::page::Envelope;
+use super::page::{Envelope, sees_service};
 use super::workload::own;
 use crate::ApiState;
 use crate::body::RawBody;
@@ -82,7 +82,11 @@ async fn view(api: &ApiState, route: Route) -> Reply<Json<RouteView>> {
 
 /// G.21; `?service=` narrows it to one service.
 pub async fn list(State(api): State<ApiState>, caller: Caller, params: Params) -> Reply<Json<Envelope<RouteView>>> {
-    let mut page = caller.scope.list_routes(&params.list_query()?).await?;
+    let query = params.list_query()?;
+    if !sees_service(&caller.scope, &query).await? {
+        return Ok(Json(Envelope::of_one(None)));
+    }
+    let mut page = caller.scope.list_routes(&query).await?;
     let rows = std::mem::take(&mut page.rows);
     let views = views(&api, rows).await?;
     Ok(Json(Envelope::new(&api, &params, &page, views)))

@@ -12,7 +12,7 @@ use super::deployments::{self, DeploymentView};
 use super::error::Reply;
 use super::extract::{At, Params};
 use super::fields::Fields;
-use super::page::Envelope;
+use super::page::{Envelope, or_none};
 use super::workload::{self, WorkloadView};
 use crate::ApiState;
 use crate::body::RawBody;
@@ -36,7 +36,7 @@ pub async fn list(
 ) -> Reply<Json<Envelope<WorkloadView>>> {
     let query = params.list_query()?;
     if let Some(name) = params.get("name") {
-        let found = deployments::or_none(caller.scope.service_by_name(kind, name, query.project).await)?;
+        let found = or_none(caller.scope.service_by_name(kind, name, query.project).await)?;
         return Ok(Json(Envelope::of_one(found.map(WorkloadView::from))));
     }
     let mut page = caller.scope.list_services(kind, &query).await?;
@@ -100,7 +100,7 @@ pub async fn list_deployments(
     let detail = deployments::wants_detail(&params);
     if params.get("version").is_some() {
         let version = params.number("version", 0, i64::MAX as u64)?.cast_signed();
-        let found = deployments::or_none(caller.scope.deployment_by_version(id, version).await)?;
+        let found = or_none(caller.scope.deployment_by_version(id, version).await)?;
         return Ok(Json(Envelope::of_one(found.map(|d| DeploymentView::new(d, detail)))));
     }
     let mut query = params.list_query()?;

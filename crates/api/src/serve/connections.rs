@@ -16,7 +16,7 @@ use tower::ServiceExt;
 
 use super::{Shutdown, asked_to_end};
 use crate::LocalOperator;
-use crate::limits::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, SHUTDOWN_GRACE};
+use crate::limits::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, SHUTDOWN_GRACE};
 
 /// The connections of one listener.
 pub struct Connections {
@@ -60,10 +60,12 @@ impl Connections {
         });
         tokio::spawn(async move {
             let _room = permit;
+            // The number of header fields is bounded by hyper's default of 100; setting it would cost an allocation
+            // for each request.
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
-                .max_headers(HEADERS_MAX)
+                .max_header_size(HEAD_BYTES_MAX)
                 .max_buf_size(HEAD_BYTES_MAX)
                 .serve_connection(TokioIo::new(io), service);
             let mut connection = pin!(connection);

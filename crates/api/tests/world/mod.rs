@@ -13,7 +13,7 @@ use store::{OpenOptions, RootKey, Store};
 use tokio::sync::watch;
 
 pub use actor::Actor;
-pub use rollouts::DIGEST;
+pub use rollouts::digest;
 pub use runtime::FakeRuntime;
 
 /// 2024-10-15T12:00:00Z, the documents' favourite moment.

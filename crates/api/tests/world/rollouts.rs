@@ -7,7 +7,11 @@ use uuid::Uuid;
 use super::World;
 
 const LEASE_TTL_US: i64 = 3_600_000_000;
-pub const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+/// What the image of a version is found to be; another one for each.
+pub fn digest(version: i64) -> String {
+    format!("sha256:{version:064x}")
+}
 
 impl World {
     /// The service's active deployment starts, serves and succeeds.
@@ -54,20 +58,20 @@ impl World {
     /// The active deployment's image is known and its rollout has begun.
     pub async fn begin(&self, service: &str) -> (ServiceState, DeploymentId) {
         let id: ServiceId = service.parse().expect("a service's id");
-        let deployment = self.load(id).await.active.expect("something is on its way").id;
-        let effects = vec![
-            Effect::SetDigest {
-                deployment,
-                digest: DIGEST.to_owned(),
-            },
-            Effect::SetStage {
-                deployment,
-                from: Stage::Queued,
-                to: Stage::Deploying,
-                reason: "the image is here".to_owned(),
-                error_message: None,
-            },
-        ];
+        let active = self.load(id).await.active.expect("something is on its way");
+        let deployment = active.id;
+        let mut effects = vec![Effect::SetStage {
+            deployment,
+            from: Stage::Queued,
+            to: Stage::Deploying,
+            reason: "the image is here".to_owned(),
+            error_message: None,
+        }];
+        // A rollback runs the very image of its target.
+        if active.spec.digest.is_none() {
+            let digest = digest(active.version);
+            effects.push(Effect::SetDigest { deployment, digest });
+        }
         self.apply(id, effects).await;
         (self.load(id).await, deployment)
     }

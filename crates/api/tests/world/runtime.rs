@@ -81,7 +81,7 @@ impl Runtime for FakeRuntime {
             .map_err(|e| Error::refused(format!("The upload failed: {e}")))?;
         let image = ImageInfo {
             reference: name.unwrap_or_else(|| "unnamed:latest".to_owned()),
-            digest: super::rollouts::DIGEST.to_owned(),
+            digest: super::digest(1),
             size_bytes: bytes.len() as u64,
             created_at_us: super::NOON_US,
             in_use: false,
