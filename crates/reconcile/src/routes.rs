@@ -91,12 +91,6 @@ impl RouteBook {
         self.left.remove(&id);
     }
 
-    pub fn is_wanted(&self, service: ServiceId, id: InstanceId) -> bool {
-        self.wanted
-            .get(&service)
-            .is_some_and(|targets| targets.contains_key(&id))
-    }
-
     /// Addresses of all live instances, for names inside.
     pub fn set_caller(&mut self, address: std::net::IpAddr, project: ProjectId) {
         if self.callers.insert(address, project) != Some(project) {

@@ -61,6 +61,14 @@ fn availability_floor(goal: Option<&Goal>, observed: &Observed, plan: &Plan) -> 
         let routed = !goal.routable || seen.route == RouteState::In;
         !seen.retiring && seen.process == Process::Running && healthy && routed
     };
+    // The same but for an acknowledgement that is still to come: requests may reach it already.
+    let pending = |seen: &Seen| {
+        seen.route == RouteState::Entering
+            && carries(&Seen {
+                route: RouteState::In,
+                ..seen.clone()
+            })
+    };
     let retired = |seen: &Seen| {
         plan.actions.iter().any(|a| {
             matches!(a, Action::Retire { id, reason: RetireReason::Replaced | RetireReason::Surplus } if *id == seen.id)
@@ -68,11 +76,16 @@ fn availability_floor(goal: Option<&Goal>, observed: &Observed, plan: &Plan) -> 
     };
     let before = observed.instances.iter().filter(|s| carries(s)).count() as u32;
     let lost = observed.instances.iter().filter(|s| carries(s) && retired(s)).count() as u32;
+    let touched = observed
+        .instances
+        .iter()
+        .filter(|s| (carries(s) || pending(s)) && retired(s))
+        .count();
     let floor = goal.instances.saturating_sub(goal.options.max_unavailable);
-    if lost > 0 && before - lost < floor {
+    if touched > 0 && before - lost < floor {
         return violation(
             2,
-            format!("{lost} of {before} available would leave, {floor} must stay"),
+            format!("{touched} that carry load would leave, {before} are available, {floor} must stay"),
         );
     }
     Ok(())

@@ -18,6 +18,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     scene.retire(&mut plan);
     scene.add(&mut plan);
     scene.route(&mut plan);
+    scene.wake_when_ready(&mut plan);
     scene.judge(&mut plan);
     plan
 }
@@ -168,6 +169,9 @@ impl<'a> Scene<'a> {
                     continue;
                 }
                 budget -= 1;
+            } else if self.pending(seen) {
+                // On its way into the table, or not judged yet: what it is worth will be known in a moment.
+                continue;
             } else if !self.abandoned(seen)
                 && self.available_count(&self.fresh) == 0
                 && self.live() < self.ceiling(goal)
@@ -182,6 +186,15 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Would be available but for an acknowledgement that is still to come.
+    fn pending(&self, seen: &Seen) -> bool {
+        let acknowledged = Seen {
+            route: RouteState::In,
+            ..seen.clone()
+        };
+        seen.route == RouteState::Entering && self.available(&acknowledged)
+    }
+
     /// A stale instance that nobody will wait for: of neither the goal nor what serves.
     fn abandoned(&self, seen: &Seen) -> bool {
         self.desired
@@ -192,10 +205,15 @@ impl<'a> Scene<'a> {
 
     fn retire_surplus(&self, goal: &Goal, plan: &mut Plan) {
         let surplus = self.fresh.len().saturating_sub(goal.instances as usize);
-        // Those that carry nothing go first, then the youngest.
-        let mut order: Vec<&&Seen> = self.fresh.iter().rev().collect();
-        order.sort_by_key(|s| self.available(s));
-        retire_all(plan, order.into_iter().take(surplus), RetireReason::Surplus);
+        let spare = self.available_count(&self.fresh).saturating_sub(goal.instances) as usize;
+        // Those that carry nothing go first, then the youngest; none whose worth is not known yet.
+        let idle = self
+            .fresh
+            .iter()
+            .rev()
+            .filter(|s| !self.available(s) && !self.pending(s));
+        let busy = self.fresh.iter().rev().filter(|s| self.available(s)).take(spare);
+        retire_all(plan, idle.chain(busy).take(surplus), RetireReason::Surplus);
     }
 
     fn retire_unhealthy(&self, goal: &Goal, plan: &mut Plan) {
@@ -291,7 +309,6 @@ impl<'a> Scene<'a> {
         plan.progress = u64::from(self.available_count(&self.fresh)) * 1_000 + 999
             - (self.stale.len() + self.leaving.len()).min(999) as u64;
         plan.waiting = self.waiting();
-        self.wake_when_ready(plan);
         let deadline = rollout.goal.options.progress_deadline();
         plan.verdict = match rollout.stage {
             _ if self.desired.deleting => None,
