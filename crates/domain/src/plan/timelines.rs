@@ -59,7 +59,10 @@ fn play(input: &str) -> String {
         }
     }
     world.run(world.now + Duration::from_secs(3_600));
-    let routed = world.routed_versions().join(" ");
+    let routed = match world.routed_versions().join(" ") {
+        nothing if nothing.is_empty() => "nothing".to_owned(),
+        versions => versions,
+    };
     format!("{}\n     end   routed: {routed}", world.log.join("\n"))
 }
 
