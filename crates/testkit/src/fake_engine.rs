@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use domain::spec::CheckKind;
 use domain::{DeploymentId, HealthCheck, InstanceId, ServiceId};
 use engine::{
     Engine, EngineError, Exit, Finding, InstanceSpec, InstanceStatus, Level, LogChunk, LogCursor, LogLine,
@@ -372,6 +373,7 @@ impl Engine for FakeEngine {
         let now = Instant::now();
         match self.settled().world.instances.get(&id) {
             None => Err(ProbeFailure("there is no such instance".to_owned())),
+            Some(instance) if check.kind == CheckKind::Process && instance.runs() => Ok(()),
             Some(instance) => instance.ill(now).map_or(Ok(()), |why| Err(ProbeFailure(why))),
         }
     }

@@ -3,12 +3,14 @@
 //! - [`FakeEngine`] and [`FakeEdge`]: doubles that run on tokio's clock (paused or not), follow a script per image, and
 //!   fail on demand in the ways of faults C5.
 //! - [`load`]: an open-loop load generator that gives every request exactly one outcome; also the program `hob-load`.
+//! - [`conformance`]: what every engine must do, run against the fake one and against real ones.
 //! - [`bench`]: what `bin/bench` measures; also the program `hob-bench`.
 //! - [`system`]: starts the real `hob`, watches it from outside, and checks that nothing of it is left behind.
 //!
 //! **Architecture invariant:** nothing here is linked into the product.
 
 pub mod bench;
+pub mod conformance;
 pub mod dice;
 pub mod fake_edge;
 pub mod fake_engine;

@@ -234,3 +234,47 @@ async fn chaos_replays_by_its_seed() {
     assert_eq!(first, run(11).await);
     assert!(first.0.contains(&true) && first.0.contains(&false), "both happen");
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_is_an_engine_like_any_other() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use crate::conformance::{Behaviour, Subject, check_engine};
+
+    let engine = FakeEngine::new();
+    engine.set_script("ends", Script::default().crash_at_start(3));
+    engine.set_script("stays", Script::default().stop_after(MS(60_000)));
+    let ids = AtomicU64::new(1);
+    let make = |behaviour| {
+        let image = match behaviour {
+            Behaviour::Good => "good",
+            Behaviour::EndsWith(_) => "ends",
+            Behaviour::IgnoresStop => "stays",
+        };
+        spec(ids.fetch_add(1, Ordering::Relaxed).into(), image)
+    };
+    check_engine(&Subject {
+        engine: &engine,
+        spec: &make,
+        check: check(),
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_is_healthy_while_its_process_is_alive() {
+    let engine = FakeEngine::new();
+    engine.set_default_script(Script::default().never_healthy());
+    let spec = spec(1, "worker");
+    engine.start(&spec).await.expect("starts");
+    tokio::time::sleep(MS(100)).await;
+    engine
+        .probe(spec.id, spec.port, &check())
+        .await
+        .expect_err("nothing listens");
+    let alive = HealthCheck {
+        kind: domain::spec::CheckKind::Process,
+        ..check()
+    };
+    engine.probe(spec.id, None, &alive).await.expect("the process is alive");
+}

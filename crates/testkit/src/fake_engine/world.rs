@@ -56,6 +56,10 @@ impl Instance {
         matches!(self.phase, Phase::Exited(_))
     }
 
+    pub(super) fn runs(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Stopping)
+    }
+
     pub(super) fn ends_at(&self) -> Option<Instant> {
         self.ends.as_ref().map(|(at, _)| *at)
     }
