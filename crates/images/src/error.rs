@@ -23,7 +23,7 @@ pub enum ImageError {
         "there is no image `{0}` here; `hob image ls` lists what there is, `hob image import FILE` or \
          `hob image pack DIR --name {0}` adds one, and a reference with a registry is pulled when it is deployed"
     )]
-    Unknown(Reference),
+    Unknown(Box<Reference>),
 
     /// The manifest that was asked for by digest is not (any more, or completely) in the store.
     #[error("the image {0} is not complete in the local store; import or pull it again")]
@@ -34,7 +34,10 @@ pub enum ImageError {
         "the registry {registry} has no image `{reference}`; check the name and the tag, or add the image with \
          `hob image import FILE` or `hob image pack DIR --name NAME`"
     )]
-    NotInRegistry { reference: Reference, registry: String },
+    NotInRegistry {
+        reference: Box<Reference>,
+        registry: String,
+    },
 
     #[error("the registry {registry} does not let us pull {repository}: {advice}")]
     Unauthorized {

@@ -11,6 +11,8 @@ use common::{Layer, Packing, TestImage, World, archive, installed, is_root, refe
 use images::{Digest, ImageError, Limits, PackRequest, Platform, WhiteoutForm};
 use serde_json::json;
 
+type Files = BTreeMap<String, Vec<u8>>;
+
 fn hello() -> TestImage {
     TestImage::new(&[Layer::new().dir("bin", 0o755).file("bin/hello", "hello").finish()])
 }
@@ -275,7 +277,7 @@ async fn a_damaged_archive_is_refused_by_name_and_leaves_nothing() {
     let whole = image.layout("app:1");
     let layer = format!("blobs/sha256/{}", image.layers[0].hex());
     let mut cases: Vec<(&str, Vec<u8>, &str)> = Vec::new();
-    let edit = |change: &dyn Fn(&mut BTreeMap<String, Vec<u8>>)| {
+    let edit = |change: &dyn Fn(&mut Files)| {
         let mut files = whole.clone();
         change(&mut files);
         archive(&files)
@@ -435,7 +437,7 @@ async fn layers_are_shared_whiteouts_take_overlay_form_and_a_flat_copy_agrees() 
         .file(".wh.again", "")
         .file("again/new", "new")
         .finish();
-    let one = TestImage::new(&[lower.clone()]);
+    let one = TestImage::new(std::slice::from_ref(&lower));
     let two = TestImage::new(&[lower, upper]);
     world
         .store
@@ -564,4 +566,82 @@ async fn an_archive_by_skopeo_is_imported() {
             "hello"
         );
     }
+}
+
+#[tokio::test]
+async fn a_layer_with_an_opaque_root_is_the_lowest_that_is_mounted() {
+    let world = World::new();
+    let lower = Layer::new().file("old", "old").finish();
+    let upper = Layer::new().file("new", "new").file(".wh..wh..opq", "").finish();
+    let image = TestImage::new(&[lower, upper]);
+    world
+        .store
+        .import_stream(&image.layout_tar("app:1")[..], None)
+        .await
+        .expect("imported");
+    let prepared = world.store.prepare(&image.manifest).await.expect("prepared");
+    assert_eq!(prepared.layers.len(), 1);
+    let flat = world.path("flat");
+    world.store.flatten(&image.manifest, &flat).await.expect("flattened");
+    assert!(flat.join("new").exists() && !flat.join("old").exists());
+}
+
+#[tokio::test]
+async fn an_image_by_umoci_is_imported() {
+    if !installed(&["umoci"]) || !is_root() {
+        println!("SKIPPED: umoci repacks layers only as root");
+        return;
+    }
+    let world = World::new();
+    let layout = world.path("layout");
+    let run = |arguments: &[&str]| {
+        let output = Command::new("umoci")
+            .args(arguments)
+            .current_dir(world.dir.path())
+            .output()
+            .expect("umoci runs");
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    };
+    run(&["init", "--layout", "layout"]);
+    run(&["new", "--image", "layout:web"]);
+    run(&["unpack", "--image", "layout:web", "bundle"]);
+    let root = world.path("bundle/rootfs");
+    fs::create_dir_all(root.join("etc")).expect("directories");
+    fs::write(root.join("etc/conf"), "1").expect("a file");
+    run(&["repack", "--image", "layout:web", "bundle"]);
+    fs::remove_file(root.join("etc/conf")).expect("removed");
+    fs::write(root.join("server"), "binary").expect("a file");
+    run(&["repack", "--refresh-bundle", "--image", "layout:web", "bundle"]);
+    run(&[
+        "config",
+        "--image",
+        "layout:web",
+        "--config.entrypoint",
+        "/server",
+        "--config.exposedports",
+        "8080",
+    ]);
+
+    let imported = world
+        .store
+        .import_path(&layout, Some(reference("web:1")))
+        .await
+        .expect("imported");
+    let prepared = world.store.prepare(&imported[0].digest).await.expect("prepared");
+    assert_eq!(
+        (prepared.config.entrypoint, prepared.config.exposed_ports),
+        (vec!["/server".to_owned()], vec![8080])
+    );
+    let flat = world.path("flat");
+    world
+        .store
+        .flatten(&imported[0].digest, &flat)
+        .await
+        .expect("flattened");
+    assert!(flat.join("server").exists());
+    assert!(!flat.join("etc/conf").exists(), "its whiteout was understood");
 }

@@ -157,7 +157,7 @@ impl<'a> Repository<'a> {
     fn refusal(&self, status: StatusCode, response: &Response) -> Result<Setback> {
         match status {
             StatusCode::NOT_FOUND => Err(ImageError::NotInRegistry {
-                reference: self.reference.clone(),
+                reference: Box::new(self.reference.clone()),
                 registry: self.registry(),
             }),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.unauthorized()),
@@ -260,15 +260,22 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// A whole small body. Its size is checked while it arrives.
-    pub(super) async fn body(&self, mut response: Response, cap: Cap) -> Result<Attempt<Vec<u8>>> {
+    /// A whole small body, which has as long as ten stalls. Its size is checked while it arrives.
+    pub(super) async fn body(&self, response: Response, cap: Cap) -> Result<Attempt<Vec<u8>>> {
+        let patience = self.options.stall.saturating_mul(10);
+        match tokio::time::timeout(patience, self.read_body(response, cap)).await {
+            Ok(read) => read,
+            Err(_) => Ok(Attempt::Again(self.stalled())),
+        }
+    }
+
+    async fn read_body(&self, mut response: Response, cap: Cap) -> Result<Attempt<Vec<u8>>> {
         let mut body = Vec::new();
         loop {
-            match tokio::time::timeout(self.options.stall, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
-                Ok(Ok(None)) => return Ok(Attempt::Done(body)),
-                Ok(Err(error)) => return self.transport_failure(error).map(Attempt::Again),
-                Err(_) => return Ok(Attempt::Again(self.stalled())),
+            match response.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => return Ok(Attempt::Done(body)),
+                Err(error) => return self.transport_failure(error).map(Attempt::Again),
             }
             if body.len() as u64 > cap.bytes {
                 return Err(cap.exceeded());

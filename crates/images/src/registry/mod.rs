@@ -47,7 +47,8 @@ pub struct RegistryOptions {
     /// Longest wait that a registry may ask for; beyond it the pull fails with
     /// [`crate::ImageError::RateLimited`]. Default 60 s.
     pub retry_after_max: Duration,
-    /// A transfer that delivers nothing for so long is started again. Default 30 s.
+    /// A transfer that delivers nothing (or less than a KiB a second) for so long is continued by a new
+    /// request. Default 30 s.
     pub stall: Duration,
     /// Longest time for a connection. Default 10 s.
     pub connect: Duration,

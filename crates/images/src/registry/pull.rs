@@ -1,5 +1,7 @@
 //! From a reference to a complete image in the store.
 
+use std::time::{Duration, Instant};
+
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE};
@@ -69,24 +71,20 @@ impl Pull<'_> {
             .lease(manifest.blobs().map(|blob| blob.digest).chain([digest]));
         self.config(&manifest).await?;
 
-        let missing: Vec<&Descriptor> = manifest
-            .layers
-            .iter()
-            .filter(|layer| !self.store.has(&layer.digest, layer.size))
-            .collect();
+        let mut missing: Vec<Descriptor> = Vec::new();
+        for layer in &manifest.layers {
+            let known = missing.iter().any(|other| other.digest == layer.digest);
+            if !known && !self.store.has(&layer.digest, layer.size) {
+                missing.push(layer.clone());
+            }
+        }
         self.repository.tell(Progress::Resolved {
             digest,
             layers: manifest.layers.len(),
             missing_bytes: missing.iter().map(|layer| layer.size).sum(),
         });
-        let mut distinct: Vec<&Descriptor> = Vec::new();
-        for layer in missing {
-            if distinct.iter().all(|known| known.digest != layer.digest) {
-                distinct.push(layer);
-            }
-        }
         let parallel = self.repository.options.parallel.max(1);
-        let downloads = stream::iter(distinct.into_iter().map(|layer| self.layer(layer)));
+        let downloads = stream::iter(missing).map(|layer| async move { self.layer(&layer).await });
         downloads.buffer_unordered(parallel).try_collect::<()>().await?;
 
         let (store, reference) = (self.store.clone(), self.reference.clone());
@@ -161,7 +159,8 @@ impl Pull<'_> {
 
     async fn config(&self, manifest: &Manifest) -> Result<()> {
         if !self.store.has(&manifest.config.digest, manifest.config.size) {
-            self.blob(&manifest.config, self.store.config_cap(&self.shown)).await?;
+            self.blob(&manifest.config, self.store.config_cap(&self.shown), Report::Nothing)
+                .await?;
         }
         let config: ConfigFile = self.store.config_file(manifest)?;
         config.check_platform(&self.shown)?;
@@ -169,11 +168,12 @@ impl Pull<'_> {
     }
 
     async fn layer(&self, layer: &Descriptor) -> Result<()> {
-        self.blob(layer, self.store.layer_cap(&layer.digest.to_string())).await
+        self.blob(layer, self.store.layer_cap(&layer.digest.to_string()), Report::Layer)
+            .await
     }
 
     /// Downloads one blob: this side reads the network, a blocking thread hashes and writes.
-    async fn blob(&self, blob: &Descriptor, cap: Cap) -> Result<()> {
+    async fn blob(&self, blob: &Descriptor, cap: Cap, report: Report) -> Result<()> {
         let (pieces, receiver) = pipe();
         let (store, expected) = (self.store.clone(), blob.digest);
         let what = format!("the blob {} of {}", blob.digest, self.shown);
@@ -181,7 +181,7 @@ impl Pull<'_> {
             let writer = store.stage(cap)?;
             receive(&store, writer, receiver, &expected, what)
         });
-        let (written, fed) = tokio::join!(write, self.feed(blob, pieces));
+        let (written, fed) = tokio::join!(write, self.feed(blob, pieces, report));
         // The feed fails for reasons of its own, or because the writer stopped listening, which then knows why.
         match (fed, written) {
             (Err(error), _) => Err(error),
@@ -189,8 +189,12 @@ impl Pull<'_> {
         }
     }
 
-    async fn feed(&self, blob: &Descriptor, pieces: mpsc::Sender<Piece>) -> Result<()> {
-        let mut transfer = Transfer { offset: 0, reported: 0 };
+    async fn feed(&self, blob: &Descriptor, pieces: mpsc::Sender<Piece>, report: Report) -> Result<()> {
+        let mut transfer = Transfer {
+            offset: 0,
+            reported: 0,
+            report,
+        };
         let (mut failures, mut resumes) = (0, 0);
         loop {
             let before = transfer.offset;
@@ -221,8 +225,14 @@ impl Pull<'_> {
         transfer: &mut Transfer,
         pieces: &mpsc::Sender<Piece>,
     ) -> Result<Attempt<()>> {
+        if transfer.offset > 0 && transfer.offset == blob.size {
+            // All bytes came, only the end of the answer did not.
+            let _ = pieces.send(Piece::End).await;
+            return Ok(Attempt::Done(()));
+        }
+        let path = format!("blobs/{}", blob.digest);
         let get = Get {
-            path: format!("blobs/{}", blob.digest),
+            path,
             accept: None,
             from: transfer.offset,
         };
@@ -232,31 +242,29 @@ impl Pull<'_> {
         };
         if transfer.offset > 0 && !continues_at(&response, transfer.offset) {
             transfer.offset = 0;
-            if response.status() == StatusCode::PARTIAL_CONTENT {
-                let reason = "it continued at the wrong place".to_owned();
-                let _ = pieces.send(Piece::Restart).await;
-                return Ok(Attempt::Again(Setback { reason, wait: None }));
-            }
             let _ = pieces.send(Piece::Restart).await;
+            if response.status() == StatusCode::PARTIAL_CONTENT {
+                return Ok(Attempt::Again(broke_off("it continued at the wrong place")));
+            }
         }
+        let mut pace = Pace::new(self.repository.options.stall);
         loop {
-            let chunk = match tokio::time::timeout(self.repository.options.stall, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None)) if transfer.offset == blob.size => {
+            let chunk = match pace.watch(response.chunk()).await {
+                Some(Ok(Some(chunk))) => chunk,
+                Some(Ok(None)) if transfer.offset == blob.size => {
                     let _ = pieces.send(Piece::End).await;
                     return Ok(Attempt::Done(()));
                 }
-                Ok(Ok(None)) => return Ok(Attempt::Again(broke_off("the answer was too short"))),
-                Ok(Err(error)) => return Ok(Attempt::Again(broke_off(&error.without_url().to_string()))),
-                Err(_) => return Ok(Attempt::Again(self.repository.stalled())),
+                Some(Ok(None)) => return Ok(Attempt::Again(broke_off("the answer was too short"))),
+                Some(Err(error)) => return Ok(Attempt::Again(broke_off(&error.without_url().to_string()))),
+                None => return Ok(Attempt::Again(self.repository.stalled())),
             };
             transfer.offset += chunk.len() as u64;
+            pace.count(chunk.len());
             if transfer.offset > blob.size {
+                let what = format!("the blob {} of {}", blob.digest, self.shown);
                 let problem = format!("the registry sends more than the promised {} bytes", blob.size);
-                return Err(ImageError::corrupt(
-                    format!("the blob {} of {}", blob.digest, self.shown),
-                    problem,
-                ));
+                return Err(ImageError::corrupt(what, problem));
             }
             if pieces.send(Piece::Data(chunk)).await.is_err() {
                 return Ok(Attempt::Done(()));
@@ -276,16 +284,64 @@ impl Pull<'_> {
 struct Transfer {
     offset: u64,
     reported: u64,
+    report: Report,
+}
+
+/// What of a download is told.
+#[derive(Clone, Copy, PartialEq)]
+enum Report {
+    Nothing,
+    Layer,
 }
 
 impl Transfer {
     /// The offset, whenever it is worth telling.
     fn report(&mut self, total: u64) -> Option<u64> {
-        let due = self.offset == total || self.offset.abs_diff(self.reported) >= REPORT_BYTES;
+        let far = self.offset == total || self.offset.abs_diff(self.reported) >= REPORT_BYTES;
+        let due = far && self.report == Report::Layer;
         due.then(|| {
             self.reported = self.offset;
             self.offset
         })
+    }
+}
+
+/// Slowest transfer that is waited for, on average over each stretch of waiting.
+const PACE_BYTES_PER_S: f64 = 1024.0;
+
+/// Tells a slow line from a registry that drips just enough to keep us waiting. Only time spent waiting for the
+/// network counts, not that spent writing.
+struct Pace {
+    stall: Duration,
+    waited: Duration,
+    bytes: f64,
+}
+
+impl Pace {
+    fn new(stall: Duration) -> Pace {
+        Pace {
+            stall,
+            waited: Duration::ZERO,
+            bytes: 0.0,
+        }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.bytes += bytes as f64;
+    }
+
+    /// The next piece; `None` when nothing came for the time of a stall, or too little.
+    async fn watch<T>(&mut self, next: impl Future<Output = T>) -> Option<T> {
+        let started = Instant::now();
+        let came = tokio::time::timeout(self.stall, next).await.ok();
+        self.waited += started.elapsed();
+        if self.waited >= self.stall {
+            if self.bytes < PACE_BYTES_PER_S * self.waited.as_secs_f64() {
+                return None;
+            }
+            (self.waited, self.bytes) = (Duration::ZERO, 0.0);
+        }
+        came
     }
 }
 

@@ -72,6 +72,20 @@ impl Blobs {
         Ok(bytes)
     }
 
+    /// Whether the content of a blob is still what its name says.
+    pub(super) fn verify(&self, digest: &Digest) -> Result<bool> {
+        let path = self.path(digest);
+        let mut file = self.open_blob(digest)?;
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            match file.read(&mut buffer).while_doing("reading", &path)? {
+                0 => return Ok(hasher.finish() == *digest),
+                n => hasher.update(&buffer[..n]),
+            }
+        }
+    }
+
     /// Puts a finished temporary file in its place.
     pub(super) fn commit(&self, staged: Staged) -> Result<(Digest, u64)> {
         let path = self.path(&staged.digest);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::{ImageStore, Origin, blocking};
@@ -31,7 +31,7 @@ impl ImageStore {
     }
 
     fn collect_now(&self, in_use: &HashSet<Digest>, min_age: Duration) -> Result<Freed> {
-        let _writing = self.writing()?;
+        let writing = self.writing()?;
         let names = self.inner.names.read()?;
         let mut needed = HashSet::new();
         let local = names
@@ -44,11 +44,16 @@ impl ImageStore {
         let born_before = SystemTime::now().checked_sub(min_age).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut freed = Freed::default();
         self.sweep_blobs(&needed, born_before, &mut freed)?;
-        self.sweep_layers(&needed, born_before, &mut freed)?;
+        let graves = self.sweep_layers(&needed, born_before, &mut freed)?;
         let mut kept = names.clone();
         kept.retain(|_, named| named.origin == Origin::Local || self.inner.blobs.size(&named.digest).is_some());
         if kept.len() != names.len() {
             self.inner.names.write(kept)?;
+        }
+        // Large trees take their time; whoever wants to write a name need not wait for it.
+        drop(writing);
+        for grave in graves {
+            tree::remove(&grave).while_doing("removing", &grave)?;
         }
         Ok(freed)
     }
@@ -91,8 +96,15 @@ impl ImageStore {
         Ok(())
     }
 
-    fn sweep_layers(&self, needed: &HashSet<Digest>, born_before: SystemTime, freed: &mut Freed) -> Result<()> {
+    /// Moves layers out of sight, so that a kill leaves none with holes, and answers where to.
+    fn sweep_layers(
+        &self,
+        needed: &HashSet<Digest>,
+        born_before: SystemTime,
+        freed: &mut Freed,
+    ) -> Result<Vec<PathBuf>> {
         let layers = self.layers_dir();
+        let mut graves = Vec::new();
         for entry in fs::read_dir(&layers).while_doing("reading", &layers)? {
             let dir = entry.while_doing("reading", &layers)?.path();
             let Some(digest) = dir
@@ -109,16 +121,15 @@ impl ImageStore {
                 .layer_record(&digest)
                 .map(|record| record.bytes)
                 .unwrap_or_default();
-            // Out of sight first, so that a kill in the middle leaves no layer with holes.
             let grave = self.inner.session.fresh_path();
             if let Some(moved) = self.inner.leases.unless_leased(&digest, || fs::rename(&dir, &grave)) {
                 moved.while_doing("removing", &dir)?;
-                tree::remove(&grave).while_doing("removing", &dir)?;
+                graves.push(grave);
                 freed.layers += 1;
                 freed.bytes += bytes;
             }
         }
-        Ok(())
+        Ok(graves)
     }
 
     /// When a layer was unpacked or last prepared; an unreadable one counts as new.

@@ -197,7 +197,7 @@ impl ImageStore {
     pub fn remove(&self, reference: &Reference) -> Result<()> {
         self.change_names(|names| match names.remove(&reference.local_name()) {
             Some(_) => Ok(()),
-            None => Err(ImageError::Unknown(reference.clone())),
+            None => Err(ImageError::Unknown(Box::new(reference.clone()))),
         })
     }
 
@@ -214,25 +214,24 @@ impl ImageStore {
         self.record(name, *digest, Origin::Local)
     }
 
+    /// Gives `digest` the name `name`. What the operator put under a name is not displaced by a pull of the same name;
+    /// at the limit, the oldest pull is forgotten for a new one.
     pub(crate) fn record(&self, name: &Reference, digest: Digest, origin: Origin) -> Result<()> {
         let max = self.inner.limits.names;
         self.change_names(|names| {
             let key = name.local_name();
+            if origin == Origin::Pulled && names.get(&key).is_some_and(|old| old.origin == Origin::Local) {
+                return Ok(());
+            }
             if names.len() as u64 >= max && !names.contains_key(&key) {
-                return Err(ImageError::too_large("the list of image names", "names", max));
+                let pulled = names.iter().filter(|(_, named)| named.origin == Origin::Pulled);
+                let Some(oldest) = pulled.min_by_key(|(_, named)| named.at_ms).map(|(key, _)| key.clone()) else {
+                    return Err(ImageError::too_large("the list of image names", "names", max));
+                };
+                names.remove(&oldest);
             }
-            // What the operator put under a name is not displaced by a pull of the same name.
-            let kept = origin == Origin::Pulled && names.get(&key).is_some_and(|old| old.origin == Origin::Local);
-            if !kept {
-                names.insert(
-                    key,
-                    Named {
-                        digest,
-                        origin,
-                        at_ms: now_ms(),
-                    },
-                );
-            }
+            let at_ms = now_ms();
+            names.insert(key, Named { digest, origin, at_ms });
             Ok(())
         })
     }

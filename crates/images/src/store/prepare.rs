@@ -145,7 +145,9 @@ impl ImageStore {
             return Ok(record);
         }
         let temporary = Temporary(self.inner.session.fresh_path());
-        let record = self.unpack_into(&temporary.0, layer, diff_id, below, bytes_left)?;
+        let record = self
+            .unpack_into(&temporary.0, layer, diff_id, below, bytes_left)
+            .map_err(|error| self.blame(error, &layer.digest))?;
         let place = self.layer_dir(chain_id);
         match fs::rename(&temporary.0, &place) {
             Ok(()) => tree::sync_dir(&self.layers_dir()).while_doing("syncing", &self.layers_dir())?,
@@ -162,6 +164,20 @@ impl ImageStore {
         }
         tracing::debug!(layer.digest = %layer.digest, layer.bytes = record.bytes, "unpacked a layer");
         Ok(record)
+    }
+
+    /// Tells a bad image from a good one that our disk has damaged since. The damaged blob is removed, so that the next
+    /// pull or import brings it again.
+    fn blame(&self, error: ImageError, layer: &Digest) -> ImageError {
+        if !matches!(error, ImageError::Corrupt { .. } | ImageError::DigestMismatch { .. }) {
+            return error;
+        }
+        let damaged = self.inner.blobs.verify(layer).is_ok_and(|whole| !whole);
+        if !damaged || self.inner.blobs.remove(layer).is_err() {
+            return error;
+        }
+        let problem = "it was damaged on disk and has been removed; pull or import the image again";
+        ImageError::corrupt(format!("the stored layer {layer}"), problem)
     }
 
     fn unpack_into(

@@ -73,6 +73,8 @@ impl Confined {
             );
             match openat2(&self.root, OsStr::from_bytes(path.as_bytes()), how) {
                 Err(Errno::ENOSYS | Errno::EPERM) => self.has_openat2 = false,
+                // Could be a link at the end of the path; the walk tells.
+                Err(Errno::ENOTDIR) => {}
                 other => return other,
             }
         }

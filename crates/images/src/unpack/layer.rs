@@ -123,6 +123,7 @@ struct LayerBuilder<'a> {
     opaques: BTreeSet<EntryPath>,
     entries: u64,
     entries_max: u64,
+    buffer: Vec<u8>,
 }
 
 impl<'a> LayerBuilder<'a> {
@@ -138,6 +139,7 @@ impl<'a> LayerBuilder<'a> {
             opaques: BTreeSet::new(),
             entries: 0,
             entries_max: limits.layer_entries,
+            buffer: vec![0; BUFFER_BYTES],
         };
         builder
             .directories
@@ -200,14 +202,13 @@ impl<'a> LayerBuilder<'a> {
         futimens(&file, &time, &time).while_doing("setting the time of", &self.host(&member.path))
     }
 
-    fn copy(&self, body: &mut dyn Read, file: &mut File, path: &EntryPath, fault: &Fault) -> Result<u64> {
-        let mut buffer = vec![0; BUFFER_BYTES];
+    fn copy(&mut self, body: &mut dyn Read, file: &mut File, path: &EntryPath, fault: &Fault) -> Result<u64> {
         let mut written: u64 = 0;
         loop {
-            match body.read(&mut buffer) {
+            match body.read(&mut self.buffer) {
                 Ok(0) => return Ok(written),
                 Ok(n) => {
-                    file.write_all(&buffer[..n])
+                    file.write_all(&self.buffer[..n])
                         .while_doing("unpacking", &self.host(path))?;
                     written += n as u64;
                 }

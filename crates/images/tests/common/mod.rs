@@ -1,6 +1,8 @@
 //! Images and archives made by hand, and a look at directories.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod registry;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
