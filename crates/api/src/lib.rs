@@ -26,6 +26,7 @@ mod router;
 mod runtime;
 mod serve;
 mod state;
+mod streams;
 mod throttle;
 pub mod time;
 
@@ -35,4 +36,5 @@ pub use router::router;
 pub use runtime::{Health, ImageArchive, ImageInfo, LiveInstance, Runtime};
 pub use serve::{Shutdown, SocketError, serve, serve_unix};
 pub use state::{ApiState, Settings};
+pub use streams::Streams;
 pub use throttle::{RateLimits, Throttle};

@@ -24,8 +24,11 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Longest wait for requests in flight at shutdown.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// Most log and rollout streams at once.
+/// Most log and rollout streams at once, of all accounts and of one.
 pub const STREAMS_MAX: usize = 256;
+pub const STREAMS_PER_ACCOUNT_MAX: usize = 64;
+/// How often it is looked whether the key behind a stream is still good.
+pub const STREAM_REVIEW: Duration = Duration::from_secs(2);
 /// A stream without news says so this often, which also notices that the reader has left.
 pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
 /// Shortest time between two lines of a watched rollout: changes in between arrive as one.

@@ -5,13 +5,15 @@ use std::convert::Infallible;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use domain::{Error, Result};
+use domain::Result;
 use futures_util::stream;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
+use store::Scope;
 use tokio::sync::{mpsc, watch};
 
 use crate::ApiState;
+use crate::streams::unwelcome;
 
 /// Lines between the writer and a reader who is slow. Full: the writer waits.
 const LINES_AHEAD_MAX: usize = 64;
@@ -40,32 +42,29 @@ impl Lines {
     }
 }
 
-/// Answers with what `write` sends. The stream ends when `write` returns, when the reader leaves or when the server is
-/// about to end.
+/// Answers with what `write` sends. The stream ends when `write` returns, when the reader leaves or is no longer
+/// welcome, or when the server is about to end.
 ///
 /// # Errors
-/// `Kind::Unavailable` when [`crate::limits::STREAMS_MAX`] streams are open already.
-pub fn answer<W, F>(api: &ApiState, write: W) -> Result<Response>
+/// `Kind::Unavailable` when too many streams are open already.
+pub fn answer<W, F>(api: &ApiState, scope: &Scope, write: W) -> Result<Response>
 where
     W: FnOnce(Lines) -> F,
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
-    let permit = api.streams.clone().try_acquire_owned().map_err(|_| {
-        Error::unavailable(
-            "Too many open streams; close some and try again",
-            "all stream permits are taken",
-        )
-    })?;
+    let open = api.streams.open(scope.principal().account)?;
     let counted = api.metrics.streams.enter();
     let (sender, receiver) = mpsc::channel(LINES_AHEAD_MAX);
-    let leaving = sender.clone();
+    let reader = sender.clone();
     let work = write(Lines { sender });
+    let unwelcome = unwelcome(scope.clone(), api.clock.clone());
     let mut closing = api.closing.clone();
     tokio::spawn(async move {
-        let _held = (permit, counted);
+        let _held = (open, counted);
         tokio::select! {
             _ = work => {}
-            () = leaving.closed() => {}
+            () = reader.closed() => {}
+            () = unwelcome => {}
             () = closed(&mut closing) => {}
         }
     });

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use domain::AccountId;
 use store::{Clock, Store};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-use crate::{Metrics, RateLimits, Runtime, Throttle, limits};
+use crate::{Metrics, RateLimits, Runtime, Streams, Throttle, limits};
 
 /// Shared by all requests; cheap to clone.
 #[derive(Clone)]
@@ -21,8 +21,7 @@ pub struct ApiState {
     pub metrics: Arc<Metrics>,
     /// Becomes true when the server is about to end: streams then end too.
     pub closing: watch::Receiver<bool>,
-    /// One permit for each log or rollout stream.
-    pub streams: Arc<Semaphore>,
+    pub streams: Arc<Streams>,
     pub started_at_us: i64,
 }
 
@@ -64,7 +63,7 @@ impl ApiState {
             started_at_us: clock(),
             throttle: Arc::new(Throttle::new(settings.rate_limits)),
             metrics: Arc::new(Metrics::default()),
-            streams: Arc::new(Semaphore::new(limits::STREAMS_MAX)),
+            streams: Arc::new(Streams::default()),
             settings: Arc::new(settings),
             store,
             runtime,

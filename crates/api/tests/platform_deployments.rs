@@ -288,7 +288,12 @@ async fn notes_are_checked() {
     let (_, [first, ..]) = three_versions(&world, &alice).await;
     let path = format!("/api/deployments/{first}/rollback/");
     let problem = json!({"notes": ["Not a valid string."]});
-    alice.post(&path, json!({"notes": ["x"]})).await.refuses(400, problem);
+    for wrong in [json!(["x"]), json!(5), json!(true)] {
+        alice
+            .post(&path, json!({"notes": wrong}))
+            .await
+            .refuses(400, problem.clone());
+    }
     let problem = json!({"notes": ["Ensure this field has no more than 1000 characters."]});
     alice
         .post(&path, json!({"notes": "x".repeat(1001)}))

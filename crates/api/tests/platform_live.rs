@@ -278,6 +278,38 @@ async fn a_followed_log_goes_on_with_what_is_written_later() {
     assert_eq!(stream.next().await, None, "it ends with the service");
 }
 
+/// G.4: a revoked key ends the streams that it had opened.
+#[tokio::test]
+async fn a_stream_does_not_outlive_its_key() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let service = alice.make_service("web").await;
+    let made = alice.post("/api/api-keys/", json!({"name": "k"})).await.expect(201);
+    let reader = world.anonymous().with_key(made["key"].as_str().expect("the key"));
+    let path = format!("/api/services/{service}/rollout/?watch=1");
+    let mut stream = Lines::open(&world, &reader, &path).await;
+    assert_eq!(stream.next().await.expect("a line")["done"], false);
+    alice
+        .delete(&format!("/api/api-keys/{}/", made["id"].as_str().expect("an id")))
+        .await
+        .expect(204);
+    assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test]
+async fn streams_end_with_the_server_and_are_counted() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let service = alice.make_service("web").await;
+    let path = format!("/api/services/{service}/rollout/?watch=1");
+    let mut stream = Lines::open(&world, &alice, &path).await;
+    assert_eq!(stream.next().await.expect("a line")["done"], false);
+    let metrics = world.anonymous().get("/metrics").await;
+    assert!(metrics.text.contains("hob_api_streams 1"), "{}", metrics.text);
+    world.close();
+    assert_eq!(stream.next().await, None);
+}
+
 /// An open answer of NDJSON.
 struct Lines {
     body: Body,

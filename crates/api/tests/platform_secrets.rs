@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{World, leaks};
 
 const VALUE: &str = "correct horse battery staple";
 
@@ -146,4 +146,71 @@ async fn renaming_a_key_shows_the_value_and_counts_as_a_read() {
     assert_eq!(accesses(&world, &made).await, ["api item patch"]);
     alice.delete(&path).await.expect(204);
     alice.get(&path).await.expect(404);
+}
+
+/// Invariant 25: a planted secret and a key are sent in every right and wrong way; no log line, at any level, and no
+/// answer that was not asked for it holds a piece of them.
+#[tokio::test]
+async fn planted_secrets_reach_no_log() {
+    leaks::watch_all_logs();
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let secret = alice.make("/api/secrets/", json!({"name": "s"})).await;
+    let items = format!("/api/secrets/{secret}/items/");
+    let item = alice
+        .make(&items, json!({"key": "PASSWORD", "value": leaks::PLANTED}))
+        .await;
+    let path = format!("{items}{item}/");
+    assert_eq!(alice.get(&path).await.expect(200)["value"], leaks::PLANTED);
+    assert_eq!(
+        alice.get(&items).await.expect(200)["results"][0]["value"],
+        leaks::PLANTED
+    );
+    alice
+        .patch(&path, json!({"value": format!("{}2", leaks::PLANTED)}))
+        .await
+        .expect(200);
+    let service = alice
+        .make(
+            "/api/services/",
+            json!({"name": "w", "image": "a", "port": 1, "secret": secret}),
+        )
+        .await;
+    let deployment = world.succeed(&service).await;
+    world
+        .store
+        .system()
+        .instance_env(deployment)
+        .await
+        .expect("an environment");
+
+    let planted = json!(leaks::PLANTED);
+    for (path, body) in [
+        (items.as_str(), json!({"key": "PASSWORD", "value": planted})),
+        (items.as_str(), json!({"key": "OTHER", "value": [planted]})),
+        (
+            items.as_str(),
+            json!({"key": "OTHER", "value": format!("{}\0", leaks::PLANTED)}),
+        ),
+        ("/api/api-keys/", json!({"name": "x", "expires_at": planted})),
+        (
+            "/local/users",
+            json!({"name": "x", "password": planted, "admin": "perhaps"}),
+        ),
+    ] {
+        let answer = world.operator().with_headers_of(&alice).post(path, body).await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text);
+        assert_eq!(leaks::find(&answer.text), None, "{path}");
+    }
+    let broken = format!("{{\"key\": \"X\", \"value\": {}", json!(leaks::PLANTED));
+    let sender = alice
+        .clone()
+        .with_header(http::header::CONTENT_TYPE, "application/json");
+    let answer = sender.send(http::Method::POST, &items, broken.into()).await;
+    assert_eq!(leaks::find(&answer.text), None);
+    let key = format!("gob_{}", leaks::PLANTED);
+    let answer = world.anonymous().with_key(&key).get("/api/account/").await;
+    assert_eq!((answer.status.as_u16(), leaks::find(&answer.text)), (401, None));
+
+    assert_eq!(leaks::leaks(), [] as [String; 0]);
 }

@@ -208,6 +208,12 @@ async fn a_name_belongs_to_one_service_of_an_account() {
         .await
         .refuses(400, taken.clone());
     bob.post("/api/services/", again).await.expect(201);
+    // Beside other problems too.
+    let both = alice
+        .post("/api/services/", json!({"name": "web", "image": "a", "port": 0}))
+        .await
+        .expect(400);
+    assert_eq!((&both["name"], both["port"].is_array()), (&taken["name"], true));
     let other = alice.make_service("api").await;
     alice
         .patch(&format!("/api/services/{other}/"), json!({"name": "web"}))

@@ -75,6 +75,45 @@ async fn tcp_serves_and_ends_when_asked() {
     server.stop().await;
 }
 
+/// What has begun is finished: the body arrives after the server was asked to end, and is answered.
+#[tokio::test]
+async fn a_request_in_flight_is_finished_at_shutdown() {
+    let world = World::new().await;
+    let key = world.alice().await.headers()[http::header::AUTHORIZATION].clone();
+    let key = key.to_str().expect("a key is ASCII");
+    let server = Server::start(&world).await;
+    let mut stream = TcpStream::connect(server.address).await.expect("a connection");
+    let body = r#"{"name": "late"}"#;
+    let head = format!(
+        "POST /api/projects/ HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("written");
+    let begun = async {
+        // The one that asks is the other.
+        while !world
+            .anonymous()
+            .get("/metrics")
+            .await
+            .text
+            .contains("hob_api_requests_in_flight 2")
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, begun).await.expect("the handler runs");
+    server.end.send_replace(true);
+    stream.write_all(body.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer))
+        .await
+        .expect("in time")
+        .expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    server.stop().await;
+}
+
 /// The control socket's rights cannot be had by saying so.
 #[tokio::test]
 async fn over_tcp_nobody_is_local() {

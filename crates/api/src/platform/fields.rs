@@ -1,8 +1,8 @@
 //! Reads the fields of a body one by one and remembers everything that is wrong with them, so that one answer names
 //! every bad field (S2.18).
 //!
-//! Texts are S2.18's where the documents have one, else Django REST framework's (G.35, G.36). Like there, numbers are
-//! read from strings and strings from numbers, and texts are trimmed.
+//! Messages are S2.18's where the documents have one, else Django REST framework's (G.35, G.36). Like there, numbers are
+//! read from strings too and texts are trimmed; unlike there, a number is no text (faces 3.3).
 
 use std::ops::RangeInclusive;
 
@@ -59,10 +59,8 @@ impl Fields {
 
     /// A text of at most `max` characters, possibly none, exactly as it was sent.
     pub fn any_text(&mut self, name: &str, max: usize) -> Option<String> {
-        let text = match self.take(name)? {
-            Value::String(text) => text,
-            Value::Number(number) => number.to_string(),
-            _ => return self.bad(name, "Not a valid string."),
+        let Value::String(text) = self.take(name)? else {
+            return self.bad(name, "Not a valid string.");
         };
         if text.contains('\0') {
             return self.bad(name, "Null characters are not allowed.");
@@ -190,6 +188,11 @@ impl Fields {
 
     pub fn problem(&mut self, name: &str, text: impl Into<String>) {
         self.problems.add(&format!("{}{name}", self.prefix), text);
+    }
+
+    /// Whether anything was wrong so far.
+    pub fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
     }
 
     /// # Errors

@@ -45,6 +45,7 @@ pub async fn stream(
 ) -> Reply<Response> {
     find(&caller.scope, kind, id).await?;
     let tail = params.number("tail", LOG_TAIL_DEFAULT as u64, LOG_TAIL_MAX as u64)?;
+    let scope = caller.scope.clone();
     let reader = Reader {
         api: api.clone(),
         service: id,
@@ -57,7 +58,7 @@ pub async fn stream(
         versions: HashMap::new(),
         scope: caller.scope,
     };
-    Ok(ndjson::answer(&api, |lines| reader.run(lines))?)
+    Ok(ndjson::answer(&api, &scope, |lines| reader.run(lines))?)
 }
 
 struct Reader {

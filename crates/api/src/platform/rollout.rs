@@ -73,6 +73,7 @@ pub async fn get(
     if !params.flag("watch") {
         return Ok(Json(first).into_response());
     }
+    let scope = caller.scope.clone();
     let watch = Watch {
         api: api.clone(),
         scope: caller.scope,
@@ -80,7 +81,7 @@ pub async fn get(
         deployment,
         changes,
     };
-    Ok(ndjson::answer(&api, |lines| watch.run(first, lines))?)
+    Ok(ndjson::answer(&api, &scope, |lines| watch.run(first, lines))?)
 }
 
 fn choose(service: &Service, asked: Option<DeploymentId>) -> Result<DeploymentId> {

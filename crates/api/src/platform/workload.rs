@@ -10,6 +10,7 @@ use store::{NewService, Scope, Service, ServiceKind, ServicePatch};
 
 use super::error::Failure;
 use super::fields::{self, Fields};
+use super::page::or_none;
 use crate::limits::{COMMAND_WORD_BYTES_MAX, COMMAND_WORDS_MAX, NOTES_MAX};
 use crate::time::Stamp;
 
@@ -75,6 +76,7 @@ impl From<Service> for WorkloadView {
 pub async fn read_new(kind: ServiceKind, scope: &Scope, mut fields: Fields) -> Result<NewService, Failure> {
     let sent = Sent::read(kind, &mut fields, None);
     sent.must_exist(scope, &mut fields).await?;
+    sent.must_be_free(kind, scope, &mut fields, None).await?;
     fields.require("name");
     fields.require("image");
     if kind == ServiceKind::Service {
@@ -105,6 +107,8 @@ pub async fn read_new(kind: ServiceKind, scope: &Scope, mut fields: Fields) -> R
 pub async fn read_patch(current: &Service, scope: &Scope, mut fields: Fields) -> Result<ServicePatch, Failure> {
     let sent = Sent::read(current.kind, &mut fields, Some(current));
     sent.must_exist(scope, &mut fields).await?;
+    sent.must_be_free(current.kind, scope, &mut fields, Some(current.id))
+        .await?;
     fields.finish()?;
     Ok(ServicePatch {
         name: sent.name,
@@ -185,6 +189,24 @@ impl Sent {
         }
         if let Some(Some(id)) = self.secret {
             own(fields, "secret", id, scope.secret(id).await)?;
+        }
+        Ok(())
+    }
+
+    /// Names a taken name beside the other problems. Alone it is left to the store, which decides anyway.
+    async fn must_be_free(
+        &self,
+        kind: ServiceKind,
+        scope: &Scope,
+        fields: &mut Fields,
+        current: Option<ServiceId>,
+    ) -> Result<(), Failure> {
+        let Some(name) = self.name.as_deref().filter(|_| fields.has_problems()) else {
+            return Ok(());
+        };
+        let holder = or_none(scope.service_by_name(kind, name, self.project).await)?;
+        if holder.is_some_and(|holder| Some(holder.id) != current) {
+            fields.problem("name", format!("{} with this name already exists.", kind.as_str()));
         }
         Ok(())
     }

@@ -40,6 +40,12 @@ impl Actor {
         self
     }
 
+    /// The same credentials as somebody else.
+    pub fn with_headers_of(mut self, other: &Actor) -> Actor {
+        self.headers = other.headers.clone();
+        self
+    }
+
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }

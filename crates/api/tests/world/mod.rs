@@ -1,6 +1,7 @@
 //! A whole control plane in memory: store, faces, and actors who make requests.
 
 mod actor;
+pub mod leaks;
 mod rollouts;
 mod runtime;
 
@@ -27,7 +28,7 @@ pub struct World {
     pub runtime: Arc<FakeRuntime>,
     pub router: Router,
     clock: TestClock,
-    _closing: watch::Sender<bool>,
+    closing: watch::Sender<bool>,
 }
 
 /// Stands still unless told otherwise.
@@ -86,12 +87,17 @@ impl World {
             store,
             runtime,
             clock,
-            _closing: closing,
+            closing,
         }
     }
 
     pub fn advance(&self, seconds: i64) {
         self.clock.advance(seconds);
+    }
+
+    /// The server is about to end.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
     }
 
     /// Sends no key.
