@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::client_io::ClientIo;
+use crate::head_guard::HeadGuard;
 use crate::headers::Forwarding;
 use crate::upgrade::Upgrade;
 use crate::worker::Worker;
@@ -81,6 +82,7 @@ pub struct Client {
     pub peer: IpAddr,
     pub forwarding: Forwarding,
     pub upgrade: RefCell<Option<Upgrade>>,
+    head_guard: RefCell<HeadGuard>,
     /// The app was silent for too long; whoever waits for it gives up.
     expired: Cell<bool>,
     was_cut: Cell<bool>,
@@ -103,6 +105,7 @@ impl Client {
             side: entrance.side,
             peer,
             upgrade: RefCell::default(),
+            head_guard: RefCell::default(),
             expired: Cell::new(false),
             was_cut: Cell::new(false),
             phase: Cell::new(Phase::Idle),
@@ -160,15 +163,27 @@ impl Client {
         self.since.set(self.worker.now());
     }
 
-    pub fn on_read(&self) {
-        if self.phase.get() == Phase::Idle {
-            self.phase.set(Phase::Head);
-            self.stamp();
-        } else if self.phase.get() != Phase::Head {
-            self.stamp();
+    /// Bytes came in.
+    pub fn on_read(&self, bytes: &[u8]) {
+        match self.phase.get() {
+            Phase::Idle => {
+                self.enter(Phase::Head);
+                let mut guard = self.head_guard.borrow_mut();
+                guard.begin();
+                guard.read(bytes);
+            }
+            // The deadline of a head runs from its first byte.
+            Phase::Head => self.head_guard.borrow_mut().read(bytes),
+            Phase::Parked | Phase::Serving | Phase::Upgraded => self.stamp(),
         }
     }
 
+    /// Whether the request's head was one that others may read otherwise.
+    pub fn has_bad_head(&self) -> bool {
+        self.head_guard.borrow().is_bad()
+    }
+
+    /// Bytes went out, or could not.
     pub fn on_write(&self, blocked: bool) {
         if !blocked {
             self.write_blocked_since.set(None);

@@ -45,7 +45,7 @@ impl AsyncRead for ClientIo {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         }
         if buf.filled().len() > before {
-            this.client.on_read();
+            this.client.on_read(&buf.filled()[before..]);
         }
         Poll::Ready(Ok(()))
     }

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use domain::InstanceId;
 use domain::routing::RoutingTable;
 use http::HeaderValue;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::client::{Entrance, Side};
@@ -21,7 +21,7 @@ use crate::persist::TableDir;
 use crate::protocol::{Busy, SocketRole, Status};
 use crate::table::Register;
 use crate::tally::Books;
-use crate::worker::{self, Order, Shared, WorkerHandle};
+use crate::worker::{self, Order, Shared};
 
 /// After a table could not be written: how long until the next try.
 const PERSIST_PAUSE: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ pub struct Edge {
     pub books: Books,
     pub shared: Arc<Shared>,
     sockets: Mutex<Sockets>,
-    workers: Vec<WorkerHandle>,
+    workers: Vec<mpsc::Sender<Order>>,
     register: Mutex<Register>,
     dir: Arc<TableDir>,
     wanted: watch::Sender<Arc<RoutingTable>>,
@@ -208,7 +208,7 @@ impl Edge {
         for worker in &self.workers {
             let (done, answer) = oneshot::channel();
             // A worker that is gone has nothing left to settle.
-            let _ = worker.orders.send(order(done)).await;
+            let _ = worker.send(order(done)).await;
             answers.push(answer);
         }
         answers
@@ -225,7 +225,7 @@ impl Edge {
         let instances: Arc<HashSet<_>> =
             Arc::new(instances.into_iter().filter(|instance| !routed.contains(instance)).collect());
         for worker in &self.workers {
-            let _ = worker.orders.send(Order::Cut(Arc::clone(&instances))).await;
+            let _ = worker.send(Order::Cut(Arc::clone(&instances))).await;
         }
     }
 

@@ -41,6 +41,9 @@ pub async fn answer(client: Rc<Client>, request: Request<Incoming>) -> Result<Re
 }
 
 async fn forward(client: &Rc<Client>, mut request: Request<Incoming>) -> Result<Response<AnswerBody>, Refusal> {
+    if client.has_bad_head() {
+        return Err(Refusal::Framing);
+    }
     let (written, host) = request::check(&request)?;
     let service = route(client, &host, request.uri().path())?;
     let mut exchange = Exchange::new(Rc::clone(client), service);

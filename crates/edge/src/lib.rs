@@ -24,6 +24,7 @@ mod edge;
 mod edge_client;
 mod exchange;
 mod forward;
+mod head_guard;
 mod headers;
 mod instance;
 mod limits;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use domain::routing::{RoutingTable, ServiceEntry};
-use domain::{InstanceId, ProjectId, ServiceId};
+use domain::{InstanceId, ProjectId};
 use tokio::sync::Notify;
 
 use crate::instance::{Instance, Lease};
@@ -25,7 +25,6 @@ pub struct Table {
 
 /// One service as a request finds it.
 pub struct Service {
-    pub id: ServiceId,
     /// Counts the requests that were routed by this entry.
     pub tally: Arc<Tally>,
     pub targets: Box<[Arc<Instance>]>,
@@ -132,8 +131,7 @@ impl Register {
             let address = SocketAddr::new(target.address, target.port);
             self.instance(target.instance, address, before)
         });
-        let service =
-            Arc::new(Service { id: entry.service, tally: books.tally(entry.receipt), targets: targets.collect() });
+        let service = Arc::new(Service { tally: books.tally(entry.receipt), targets: targets.collect() });
         for rule in &entry.matches {
             let prefix = rule.path.trim_end_matches('/').into();
             let routes = table.hosts.entry(rule.host.as_str().into()).or_default();
@@ -226,8 +224,11 @@ mod tests {
             ("other", &[("b.test", "/only")]),
         ];
         let services: Vec<_> = rules.iter().map(|(name, rules)| entry(name, project, rules, &[])).collect();
-        let ids: HashMap<_, _> = services.iter().map(|s| (s.service, s.name.clone())).collect();
         let table = compile(&mut Register::new(Arc::default()), 1, services);
+        let named = |service: &Arc<Service>| {
+            let names = table.inside[&project].iter();
+            names.filter(|(_, named)| Arc::ptr_eq(named, service)).map(|(name, _)| name.to_string()).next()
+        };
         for (host, path, expected) in [
             ("a.test", "/", Some("root")),
             ("a.test", "/apix", Some("root")),
@@ -241,8 +242,8 @@ mod tests {
             ("b.test", "/only/x", Some("other")),
             ("c.test", "/", None),
         ] {
-            let found = table.public(host, path).map(|service| ids[&service.id].as_str());
-            assert_eq!(found, expected, "{host}{path}");
+            let found = table.public(host, path).and_then(named);
+            assert_eq!(found.as_deref(), expected, "{host}{path}");
         }
     }
 

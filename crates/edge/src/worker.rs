@@ -67,21 +67,16 @@ pub struct Worker {
     accepting: RefCell<Vec<JoinHandle<()>>>,
 }
 
-/// A running worker, seen from the control thread.
-pub struct WorkerHandle {
-    pub orders: mpsc::Sender<Order>,
-    pub thread: std::thread::JoinHandle<()>,
-}
 
-/// Starts a worker that accepts from all `entrances`.
+/// Starts a worker that accepts from all `entrances`. It ends when its orders do, or when it has drained.
 ///
 /// # Errors
 /// When the thread or its runtime cannot be made.
-pub fn start(index: usize, shared: Arc<Shared>, entrances: Vec<Entrance>) -> std::io::Result<WorkerHandle> {
+pub fn start(index: usize, shared: Arc<Shared>, entrances: Vec<Entrance>) -> std::io::Result<mpsc::Sender<Order>> {
     let (orders, inbox) = mpsc::channel(ORDERS);
     let runtime = move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
-    let thread = std::thread::Builder::new().name(format!("edge-{index}")).spawn(move || {
+    std::thread::Builder::new().name(format!("edge-{index}")).spawn(move || {
         let runtime = match runtime() {
             Ok(runtime) => runtime,
             Err(error) => return drop(ready.send(Err(error))),
@@ -96,7 +91,7 @@ pub fn start(index: usize, shared: Arc<Shared>, entrances: Vec<Entrance>) -> std
         });
     })?;
     is_ready.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker's thread ended at once")))?;
-    Ok(WorkerHandle { orders, thread })
+    Ok(orders)
 }
 
 impl Worker {
