@@ -20,6 +20,7 @@ enum Command {
     Cancel,
     Pause,
     Resume,
+    Restart,
     Kill {
         nth: usize,
     },
@@ -32,6 +33,7 @@ fn command() -> impl Strategy_<Value = Command> {
         1 => Just(Command::Cancel),
         1 => Just(Command::Pause),
         1 => Just(Command::Resume),
+        2 => Just(Command::Restart),
         2 => (0..9usize).prop_map(|nth| Command::Kill { nth }),
     ]
 }
@@ -93,46 +95,7 @@ fn apply(world: &mut World, command: &Command, options: &RolloutOptions) {
             }
         }
         Command::Kill { nth } => world.kill(nth),
-    }
-}
-
-/// A control plane that starts in the middle of a rollout knows neither health nor acknowledgement of what serves.
-#[test]
-fn a_restart_in_the_middle_of_a_rollout_retires_nothing() {
-    use super::{Desired, Health, Observed, Process, Rollout, RouteState, Seen, plan};
-
-    let [old, new] = [1, 2].map(|version| goal(version, 3, Strategy::Rolling, RolloutOptions::default()));
-    let seen = |n: u128, goal: &super::Goal, route| Seen {
-        id: crate::InstanceId(uuid::Uuid::from_u128(n)),
-        deployment: goal.deployment,
-        template: goal.template.clone(),
-        retiring: false,
-        process: Process::Running,
-        health: Health::Unknown,
-        route,
-    };
-    for route in [RouteState::Entering, RouteState::In] {
-        let mut instances: Vec<Seen> = (1..=3).map(|n| seen(n, &old, route)).collect();
-        instances.push(seen(4, &new, RouteState::Out));
-        let stalled_for = Duration::ZERO;
-        let rollout = Rollout {
-            goal: new.clone(),
-            stage: Stage::Deploying,
-            stalled_for,
-            failures: 0,
-        };
-        let desired = Desired {
-            rollout: Some(rollout),
-            serving: Some(old.clone()),
-            deleting: false,
-        };
-        let observed = Observed {
-            instances,
-            crashes: vec![],
-        };
-        let plan = plan(&desired, &observed);
-        assert_eq!(plan.actions, vec![], "{route:?}");
-        assert_eq!(plan.routes.len(), 3, "{route:?}");
+        Command::Restart => world.restart(),
     }
 }
 
@@ -145,8 +108,10 @@ proptest! {
         behaviours in prop::collection::vec(behaviour(), 4),
         options in options(),
         commands in prop::collection::vec((command(), 0..20_000u64), 1..8),
+        acknowledged_in in 0..100u64,
     ) {
         let mut world = World::new();
+        world.acknowledged_in = Duration::from_millis(acknowledged_in);
         for (n, behaviour) in behaviours.iter().enumerate() {
             world.behaviours.insert(crate::Template(format!("v{}", n + 1)), *behaviour);
         }

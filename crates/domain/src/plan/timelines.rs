@@ -47,6 +47,7 @@ fn play(input: &str) -> String {
     {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
+            ["table", "acknowledged-in", time] => world.acknowledged_in = duration(time),
             ["option", name, value] => set(&mut options, &mut strategy, name, value),
             [version, "is", ref traits @ ..] if version.starts_with('v') => {
                 world.behaviours.insert(Template(version.into()), behaviour(traits));
@@ -76,6 +77,7 @@ fn perform(world: &mut World, command: &[&str], strategy: Strategy, options: &Ro
         ["pause"] => world.set_stage(Stage::Paused),
         ["resume"] => world.set_stage(Stage::Deploying),
         ["kill", nth] => world.kill(nth.parse().unwrap()),
+        ["restart"] => world.restart(),
         ["delete"] => world.deleting = true,
         _ => panic!("no such command: {command:?}"),
     }

@@ -50,12 +50,19 @@ pub struct World {
     pub log: Vec<String>,
     instances: Vec<Instance>,
     crashes: Vec<(Template, Duration, Duration)>,
-    routed: BTreeSet<InstanceId>,
+    /// What is in the newest table, and since when.
+    routed: BTreeMap<InstanceId, Duration>,
+    /// From a table to its acknowledgement.
+    pub acknowledged_in: Duration,
+    /// Until then the control plane has just started and knows nobody's health.
+    blind_until: Duration,
     best_progress: (u64, Duration),
     counter: u128,
     pub most_live: u32,
 }
 
+/// How long a new control plane knows nobody's health.
+const BLINDNESS: Duration = Duration::from_millis(30);
 const STOP_TAKES: Duration = Duration::from_millis(20);
 /// More steps than any scenario of a dozen instances needs.
 const STEPS_MAX: usize = 20_000;
@@ -82,7 +89,9 @@ impl World {
             log: vec![],
             instances: vec![],
             crashes: vec![],
-            routed: BTreeSet::new(),
+            routed: BTreeMap::new(),
+            acknowledged_in: Duration::ZERO,
+            blind_until: Duration::ZERO,
             best_progress: (0, Duration::ZERO),
             counter: 0,
             most_live: 0,
@@ -125,6 +134,19 @@ impl World {
         }
     }
 
+    /// The control plane dies and another one takes over: what is in the table is routed anew, health is unknown.
+    pub fn restart(&mut self) {
+        self.note("control plane restarted".to_owned());
+        self.blind_until = self.now + BLINDNESS;
+        self.best_progress = (0, self.now);
+        self.routed.values_mut().for_each(|since| *since = self.now);
+        let now = self.now;
+        self.instances
+            .iter_mut()
+            .filter(|i| i.retiring)
+            .for_each(|i| i.left_table = Some(now));
+    }
+
     /// Runs until `until`, or until nothing can happen any more.
     pub fn run(&mut self, until: Duration) {
         for _ in 0..STEPS_MAX {
@@ -138,7 +160,7 @@ impl World {
     }
 
     pub fn routed_versions(&self) -> Vec<String> {
-        let routed = self.instances.iter().filter(|i| self.routed.contains(&i.id));
+        let routed = self.instances.iter().filter(|i| self.routed.contains_key(&i.id));
         let mut versions: Vec<String> = routed.map(|i| i.template.0.clone()).collect();
         versions.sort();
         versions
@@ -158,7 +180,7 @@ impl World {
         let (desired, observed) = (self.desired(), self.observed());
         let plan = plan(&desired, &observed);
         guard::check(&desired, &observed, &plan).unwrap_or_else(|v| panic!("{v}\n{}", self.log.join("\n")));
-        let acted = !plan.actions.is_empty() || plan.verdict.is_some() || plan.routes != self.routed;
+        let acted = !plan.actions.is_empty() || plan.verdict.is_some() || !plan.routes.iter().eq(self.routed.keys());
         self.execute(&plan);
         if plan.progress > self.best_progress.0 {
             self.best_progress = (plan.progress, self.now);
@@ -212,9 +234,16 @@ impl World {
             let Some(launched) = instance.launched else { continue };
             times.extend(behaviour.healthy_after.map(|after| launched + after));
             times.extend(behaviour.dies_after.map(|after| launched + after));
-            times.extend(instance.left_table.map(|at| at + behaviour.drains_in));
+            times.extend(instance.left_table.map(|at| at + self.acknowledged_in));
+            times.extend(
+                instance
+                    .left_table
+                    .map(|at| at + self.acknowledged_in + behaviour.drains_in),
+            );
+            times.extend(self.routed.get(&instance.id).map(|at| *at + self.acknowledged_in));
             times.extend(instance.stopped.map(|at| at + STOP_TAKES));
         }
+        times.push(self.blind_until);
         times.into_iter().filter(|at| *at > self.now).min()
     }
 
@@ -253,19 +282,16 @@ impl World {
         };
         let healthy_at = i.launched.zip(behaviour.healthy_after).map(|(at, after)| at + after);
         let health = match healthy_at {
-            Some(at) if at <= self.now => Health::Passing { since: self.now - at },
+            _ if self.now < self.blind_until => Health::Unknown,
+            Some(at) if at <= self.now => Health::Passing {
+                since: self.now - at.max(self.blind_until),
+            },
             _ => Health::Failing {
                 since: self.now - i.born,
                 what: "connection refused".into(),
             },
         };
-        let route = match i.left_table {
-            _ if self.routed.contains(&i.id) => RouteState::In,
-            Some(at) if !i.cut && at + behaviour.drains_in > self.now => RouteState::Leaving {
-                drained_for: Some(self.now - at),
-            },
-            _ => RouteState::Out,
-        };
+        let route = self.route(i, behaviour.drains_in);
         let (deployment, template) = (i.deployment, i.template.clone());
         Seen {
             id: i.id,
@@ -278,22 +304,41 @@ impl World {
         }
     }
 
+    fn route(&self, i: &Instance, drains_in: Duration) -> RouteState {
+        if let Some(since) = self.routed.get(&i.id) {
+            return if *since + self.acknowledged_in <= self.now {
+                RouteState::In
+            } else {
+                RouteState::Entering
+            };
+        }
+        let Some(left) = i.left_table else {
+            return RouteState::Out;
+        };
+        match self.now.checked_sub(left + self.acknowledged_in) {
+            None => RouteState::Leaving { drained_for: None },
+            Some(drained_for) if !i.cut && drained_for < drains_in => RouteState::Leaving {
+                drained_for: Some(drained_for),
+            },
+            Some(_) => RouteState::Out,
+        }
+    }
+
     fn execute(&mut self, plan: &Plan) {
         for action in &plan.actions {
             self.perform(action);
         }
-        for id in plan.routes.difference(&self.routed.clone()) {
+        let before: BTreeSet<InstanceId> = self.routed.keys().copied().collect();
+        for id in plan.routes.difference(&before) {
             self.note(format!("route {}", name(*id)));
+            self.routed.insert(*id, self.now);
         }
-        for id in self.routed.clone().difference(&plan.routes) {
+        for id in before.difference(&plan.routes) {
             self.note(format!("unroute {}", name(*id)));
+            self.routed.remove(id);
             let now = self.now;
-            self.instances
-                .iter_mut()
-                .filter(|i| i.id == *id)
-                .for_each(|i| i.left_table = Some(now));
+            self.with(*id, |i| i.left_table = Some(now));
         }
-        self.routed = plan.routes.clone();
         if let Some(verdict) = &plan.verdict {
             self.end(verdict);
         }
