@@ -4,6 +4,7 @@
 //! of the machine reads (C6.25), works for 15 minutes, once, and only its hash is kept.
 
 use axum::extract::{Path, State};
+use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -14,7 +15,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::ApiState;
-use crate::limits::CLAIM_TTL;
+use crate::limits::{CLAIM_TTL, REQUEST_TIMEOUT};
+use crate::middleware::deadline;
 use crate::operations::wants_html;
 use crate::platform::error::{Failure, Reply};
 use crate::time::Stamp;
@@ -43,7 +45,9 @@ pub async fn issue(api: &ApiState) -> Result<ClaimLink> {
 }
 
 pub fn router() -> Router<ApiState> {
-    Router::new().route("/claim/{token}", get(page).post(take))
+    Router::new()
+        .route("/claim/{token}", get(page).post(take))
+        .layer(from_fn_with_state(REQUEST_TIMEOUT, deadline))
 }
 
 /// Takes nothing yet: mail scanners and link previews open links too.

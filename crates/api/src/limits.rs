@@ -17,6 +17,8 @@ pub const IMAGE_UPLOAD_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest request head; also the size of a connection's read buffer.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Longest time that a reader may leave an answer lying before its connection is cut.
+pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most connections of one listener. Further ones wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Pause after a failed accept (usually: out of descriptors).

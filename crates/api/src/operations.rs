@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics` and `/`: for those who keep the platform running.
 
 use axum::extract::State;
+use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -10,6 +11,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::ApiState;
+use crate::limits::REQUEST_TIMEOUT;
+use crate::middleware::deadline;
 
 pub fn router() -> Router<ApiState> {
     Router::new()
@@ -17,6 +20,7 @@ pub fn router() -> Router<ApiState> {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/", get(landing))
+        .layer(from_fn_with_state(REQUEST_TIMEOUT, deadline))
 }
 
 /// The process is alive.

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use super::impatient::Impatient;
 use super::{Shutdown, asked_to_end};
 use crate::LocalOperator;
 use crate::limits::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, SHUTDOWN_GRACE};
@@ -37,10 +38,14 @@ impl Connections {
         }
     }
 
-    /// Waits until there is room for one more.
-    pub async fn room(&self) -> Option<OwnedSemaphorePermit> {
-        // The semaphore is never closed; were it, nothing more would be accepted.
-        self.permits.clone().acquire_owned().await.ok()
+    /// Waits until there is room for one more. `None`: the server shall end.
+    pub async fn room(&mut self) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            biased;
+            () = asked_to_end(&mut self.shutdown) => None,
+            // The semaphore is never closed; were it, nothing more would be accepted.
+            permit = self.permits.clone().acquire_owned() => permit.ok(),
+        }
     }
 
     /// Serves one connection in a task of its own.
@@ -67,7 +72,7 @@ impl Connections {
                 .header_read_timeout(HEAD_TIMEOUT)
                 .max_header_size(HEAD_BYTES_MAX)
                 .max_buf_size(HEAD_BYTES_MAX)
-                .serve_connection(TokioIo::new(io), service);
+                .serve_connection(TokioIo::new(Impatient::new(io)), service);
             let mut connection = pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,

@@ -1,6 +1,7 @@
 //! Listeners: TCP for everybody, the control socket for whoever owns the data directory.
 
 mod connections;
+mod impatient;
 mod tcp;
 mod unix;
 

@@ -14,9 +14,11 @@ use crate::limits::ACCEPT_RETRY;
 /// At most [`crate::limits::CONNECTIONS_MAX`] connections at once; heads are bounded in time, size and number of
 /// fields; a failing accept never ends the server.
 pub async fn serve(listener: TcpListener, router: Router, mut shutdown: Shutdown) {
-    let connections = Connections::new(router, shutdown.clone(), false);
+    let mut connections = Connections::new(router, shutdown.clone(), false);
     loop {
-        let Some(permit) = connections.room().await else { break };
+        let Some(permit) = connections.room().await else {
+            break;
+        };
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {

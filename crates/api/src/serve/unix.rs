@@ -41,9 +41,11 @@ pub enum SocketError {
 /// When the socket cannot be made as described. Never after serving has begun.
 pub async fn serve_unix(path: &Path, router: Router, mut shutdown: Shutdown) -> Result<(), SocketError> {
     let (listener, owner_uid) = bind(path)?;
-    let connections = Connections::new(router, shutdown.clone(), true);
+    let mut connections = Connections::new(router, shutdown.clone(), true);
     loop {
-        let Some(permit) = connections.room().await else { break };
+        let Some(permit) = connections.room().await else {
+            break;
+        };
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => match stream.peer_cred() {

@@ -26,6 +26,11 @@ pub fn watch_all_logs() {
     });
 }
 
+/// Leaks on purpose, to see that a leak would be seen.
+pub fn canary() {
+    tracing::trace!(canary = PLANTED, "the canary");
+}
+
 /// Log lines that held a piece of [`PLANTED`].
 pub fn leaks() -> Vec<String> {
     LEAKS.lock().expect("nobody panics with the lock").clone()
