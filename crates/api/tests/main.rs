@@ -15,6 +15,7 @@ mod platform_live;
 mod platform_pagination;
 mod platform_projects;
 mod platform_routes;
+mod platform_schema;
 mod platform_secrets;
 mod platform_services;
 mod platform_tenancy;

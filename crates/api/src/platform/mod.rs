@@ -17,6 +17,7 @@
 //!   All of them under `/api/workers/` too.
 //! - `/api/deployments/{id}/events/` (the journal), `…/receipt/`; `?detail=full` on deployments.
 //! - Exact filters `?name=`, `?hostname=`, `?service=`, `?version=`.
+//! - `/api/schema/`, all of this as an OpenAPI 3.1 document.
 //! - `/api/projects/`, `/api/api-keys/`, `/api/account/`, and, for administrators, `/api/images/`.
 
 mod account;
@@ -36,6 +37,7 @@ mod projects;
 mod rollout;
 pub mod router;
 mod routes;
+pub mod schema;
 mod secrets;
 mod services;
 mod workload;

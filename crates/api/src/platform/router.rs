@@ -16,8 +16,8 @@ use store::ServiceKind;
 use super::caller::admit;
 use super::error::Failure;
 use super::{
-    account, api_keys, configs, deployments, domains, images, instances, logs, projects, rollout, routes, secrets,
-    services,
+    account, api_keys, configs, deployments, domains, images, instances, logs, projects, rollout, routes, schema,
+    secrets, services,
 };
 use crate::ApiState;
 use crate::limits::{REQUEST_TIMEOUT, UPLOAD_TIMEOUT};
@@ -28,6 +28,7 @@ fn contents() -> Table {
     Table::new()
         .at("/api/", get(account::index))
         .at("/api/account/", get(account::get))
+        .at("/api/schema/", get(schema::get))
         // What runs.
         .join(workloads("/api/services", ServiceKind::Service))
         .join(workloads("/api/workers", ServiceKind::Worker))

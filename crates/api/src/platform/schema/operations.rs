@@ -1,0 +1,238 @@
+//! What can be asked of the face, one line each.
+
+use serde_json::{Value, json};
+
+use super::shapes::{self, named};
+
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+
+pub struct Operation {
+    pub method: &'static str,
+    pub path: String,
+    pub summary: String,
+    pub query: Vec<(&'static str, Value)>,
+    pub body: Option<Body>,
+    pub status: u16,
+    pub answer: Option<(&'static str, Value)>,
+}
+
+pub struct Body {
+    pub media: &'static str,
+    pub schema: Value,
+    pub required: bool,
+}
+
+impl Operation {
+    fn new(method: &'static str, path: impl Into<String>, summary: impl Into<String>) -> Self {
+        Operation {
+            method,
+            path: path.into(),
+            summary: summary.into(),
+            query: Vec::new(),
+            body: None,
+            status: 200,
+            answer: None,
+        }
+    }
+
+    fn takes(mut self, schema: &str) -> Self {
+        self.body = Some(Body {
+            media: JSON,
+            schema: named(schema),
+            required: true,
+        });
+        self
+    }
+
+    /// A body that may be left out.
+    fn may_take(mut self, schema: &str) -> Self {
+        self.body = Some(Body {
+            media: JSON,
+            schema: named(schema),
+            required: false,
+        });
+        self
+    }
+
+    fn answers(self, status: u16, schema: &str) -> Self {
+        self.answers_as(status, JSON, named(schema))
+    }
+
+    fn answers_as(mut self, status: u16, media: &'static str, schema: Value) -> Self {
+        self.status = status;
+        self.answer = Some((media, schema));
+        self
+    }
+
+    fn says_nothing(mut self) -> Self {
+        self.status = 204;
+        self
+    }
+
+    fn asks(mut self, name: &'static str, schema: Value) -> Self {
+        self.query.push((name, schema));
+        self
+    }
+
+    /// In pages, ordered, narrowed to a project.
+    fn lists(self, schema: &str) -> Self {
+        self.answers_as(200, JSON, shapes::page_of(schema))
+            .asks(
+                "page",
+                json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "const": "last" }] }),
+            )
+            .asks(
+                "page_size",
+                json!({ "type": "integer", "minimum": 1, "maximum": 100, "default": 20 }),
+            )
+            .asks("ordering", json!({ "type": "string" }))
+            .asks("project", shapes::uuid())
+    }
+
+    /// `get_services_id_logs`.
+    pub fn id(&self) -> String {
+        let words = self.path.trim_start_matches("/api").split(['/', '{', '}', '-']);
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        let words = if words.is_empty() {
+            "root".to_owned()
+        } else {
+            words.join("_")
+        };
+        format!("{}_{words}", self.method.to_ascii_lowercase())
+    }
+
+    /// The resource.
+    pub fn tag(&self) -> &str {
+        self.path
+            .split('/')
+            .nth(2)
+            .filter(|word| !word.is_empty())
+            .unwrap_or("api")
+    }
+}
+
+/// Every operation of the face.
+pub fn operations() -> Vec<Operation> {
+    let get = |path: &str, summary: &str| Operation::new("GET", path, summary);
+    let post = |path: &str, summary: &str| Operation::new("POST", path, summary);
+    let mut all = vec![
+        get("/api/", "Resources by name").answers(200, "Root"),
+        get("/api/schema/", "This document").answers(200, "Anything"),
+        get("/api/account/", "Who asks").answers(200, "Account"),
+    ];
+    all.extend(workloads("/api/services/", "service", "Service"));
+    all.extend(workloads("/api/workers/", "worker", "Worker"));
+    all.extend([
+        deployments(get("/api/deployments/", "List deployments, newest first")).asks("service", shapes::uuid()),
+        get("/api/deployments/{id}/", "Get a deployment")
+            .answers(200, "Deployment")
+            .asks("detail", json!({ "enum": ["full"] })),
+        post("/api/deployments/{id}/rollback/", "Roll back to a deployment")
+            .may_take("Rollback")
+            .answers(201, "Deployment"),
+        get("/api/deployments/{id}/events/", "The journal of a deployment")
+            .answers(200, "Events")
+            .asks("after", json!({ "type": "integer", "minimum": 0 }))
+            .asks("limit", json!({ "type": "integer", "minimum": 1, "maximum": 1000 })),
+        get("/api/deployments/{id}/receipt/", "Requests counted for a deployment").answers(200, "Receipt"),
+    ]);
+    all.extend(resource("/api/routes/", "route", "Route"));
+    all.extend(resource("/api/domains/", "domain", "Domain"));
+    all.extend(resource("/api/configs/", "config", "Config"));
+    all.extend(items("/api/configs/{id}/items/", "ConfigItem"));
+    all.extend(resource("/api/secrets/", "secret", "Secret"));
+    all.extend(items("/api/secrets/{id}/items/", "SecretItem"));
+    all.extend(resource("/api/projects/", "project", "Project"));
+    all.extend([
+        get("/api/api-keys/", "List API keys").lists("ApiKey"),
+        post("/api/api-keys/", "Make an API key; it is shown this once")
+            .takes("ApiKeyNew")
+            .answers(201, "ApiKeyMade"),
+        get("/api/api-keys/{id}/", "Get an API key's record").answers(200, "ApiKey"),
+        Operation::new("DELETE", "/api/api-keys/{id}/", "Revoke an API key").says_nothing(),
+        get("/api/images/", "List images (administrators)").answers(200, "Images"),
+        import_image(),
+        Operation::new("DELETE", "/api/images/", "Forget an image (administrators)")
+            .says_nothing()
+            .asks("ref", json!({ "type": "string", "minLength": 1, "maxLength": 255 })),
+    ]);
+    all
+}
+
+/// List, create, get, patch, delete.
+fn resource(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
+    crud(base, &format!("{base}{{id}}/"), noun, schema)
+}
+
+fn items(base: &str, schema: &str) -> Vec<Operation> {
+    crud(base, &format!("{base}{{item}}/"), "item", schema)
+}
+
+fn crud(list: &str, one: &str, noun: &str, schema: &str) -> Vec<Operation> {
+    vec![
+        Operation::new("GET", list, format!("List {noun}s")).lists(schema),
+        Operation::new("POST", list, format!("Make a {noun}"))
+            .takes(&format!("{schema}New"))
+            .answers(201, schema),
+        Operation::new("GET", one, format!("Get a {noun}")).answers(200, schema),
+        Operation::new("PATCH", one, format!("Change a {noun}"))
+            .takes(&format!("{schema}Patch"))
+            .answers(200, schema),
+        Operation::new("DELETE", one, format!("Delete a {noun}")).says_nothing(),
+    ]
+}
+
+fn deployments(list: Operation) -> Operation {
+    list.lists("Deployment").asks("detail", json!({ "enum": ["full"] }))
+}
+
+fn workloads(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
+    let flag = || json!({ "enum": ["0", "1"] });
+    let one = |method, verb: &str, summary: String| Operation::new(method, format!("{base}{{id}}/{verb}/"), summary);
+    let mut all = resource(base, noun, schema);
+    all.extend([
+        deployments(one("GET", "deployments", format!("The history of a {noun}"))),
+        one(
+            "POST",
+            "deployments",
+            format!("Deploy a {noun} again, with the config of now"),
+        )
+        .may_take("Notes")
+        .answers(201, "Deployment"),
+        one("POST", "restart", format!("Replace every instance of a {noun}"))
+            .may_take("Notes")
+            .answers(201, "Deployment"),
+        one("POST", "cancel", "Stop the rollout that is on its way".to_owned()).answers(200, "Deployment"),
+        one("POST", "continue", "Let a paused rollout go on".to_owned()).answers(200, "Deployment"),
+        one("GET", "instances", format!("What runs of a {noun}"))
+            .answers(200, "Instances")
+            .asks("all", flag()),
+        one("GET", "logs", format!("The output of a {noun}, one JSON object a line"))
+            .answers_as(200, NDJSON, named("LogLine"))
+            .asks("tail", json!({ "type": "integer", "minimum": 0, "maximum": 10_000 }))
+            .asks("instance", shapes::uuid())
+            .asks("follow", flag()),
+        one(
+            "GET",
+            "rollout",
+            "How far a rollout is; with watch=1 one JSON object a line until its end".to_owned(),
+        )
+        .answers(200, "Rollout")
+        .asks("deployment", shapes::uuid())
+        .asks("watch", flag()),
+    ]);
+    all
+}
+
+fn import_image() -> Operation {
+    let mut operation = Operation::new("POST", "/api/images/", "Import an image from a tar (administrators)")
+        .answers(201, "Images")
+        .asks("name", json!({ "type": "string", "minLength": 1, "maxLength": 255 }));
+    operation.body = Some(Body {
+        media: "application/x-tar",
+        schema: json!({ "type": "string", "format": "binary" }),
+        required: true,
+    });
+    operation
+}

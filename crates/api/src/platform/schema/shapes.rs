@@ -1,0 +1,468 @@
+//! What is sent and answered, as JSON Schema.
+
+use domain::names::{ENV_KEY_MAX, ENV_VALUE_MAX, HOST_MAX, IMAGE_MAX, INSTANCES, PATH_MAX, SERVICE_NAME_MAX};
+use serde_json::{Map, Value, json};
+
+use crate::limits::{NAME_MAX, NOTES_MAX};
+
+/// A named shape.
+pub fn named(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+pub fn uuid() -> Value {
+    json!({ "type": "string", "format": "uuid" })
+}
+
+/// S0.26, S2.17.
+pub fn page_of(schema: &str) -> Value {
+    object(vec![
+        ("count", count()),
+        ("next", or_null(json!({ "type": "string", "format": "uri" }))),
+        ("previous", or_null(json!({ "type": "string", "format": "uri" }))),
+        ("results", list_of(named(schema))),
+    ])
+}
+
+/// All named shapes.
+pub fn all() -> Value {
+    let shapes: Vec<(&str, Value)> = vec![
+        ("Anything", json!({ "type": "object" })),
+        (
+            "Root",
+            json!({ "type": "object", "additionalProperties": { "type": "string", "format": "uri" } }),
+        ),
+        ("Detail", object(vec![("detail", text())])),
+        ("Refused", object(vec![("error", text())])),
+        (
+            "Invalid",
+            json!({ "anyOf": [fields(), named("Refused"), named("Detail")] }),
+        ),
+        (
+            "Account",
+            object(vec![
+                ("id", uuid()),
+                ("name", text()),
+                ("admin", flag()),
+                ("created_at", time()),
+            ]),
+        ),
+        ("Service", workload(true)),
+        (
+            "ServiceNew",
+            new(workload_fields(true, true), &["name", "image", "port"]),
+        ),
+        ("ServicePatch", new(workload_fields(true, false), &[])),
+        ("Worker", workload(false)),
+        ("WorkerNew", new(workload_fields(false, true), &["name", "image"])),
+        ("WorkerPatch", new(workload_fields(false, false), &[])),
+        ("Notes", new(vec![("notes", notes())], &[])),
+        ("Deployment", deployment()),
+        ("Rollback", rollback()),
+        ("Receipt", receipt()),
+        ("Events", events()),
+        ("Instances", results(json!({ "type": "object" }))),
+        ("LogLine", json!({ "type": "object" })),
+        (
+            "Rollout",
+            json!({ "type": "object", "required": ["deployment", "stage", "done", "instances", "receipt"] }),
+        ),
+        ("Route", route()),
+        ("RouteNew", new(route_fields(), &["path", "domain", "service"])),
+        ("RoutePatch", new(route_fields(), &[])),
+        (
+            "Domain",
+            object(vec![
+                ("id", uuid()),
+                ("hostname", text()),
+                ("created_at", time()),
+                ("project", uuid()),
+            ]),
+        ),
+        (
+            "DomainNew",
+            new(vec![("hostname", hostname()), ("project", uuid())], &["hostname"]),
+        ),
+        ("DomainPatch", new(vec![("hostname", hostname())], &[])),
+        ("Config", set()),
+        ("ConfigNew", new(vec![("name", name()), ("project", uuid())], &["name"])),
+        ("ConfigPatch", new(vec![("name", name())], &[])),
+        ("ConfigItem", config_item()),
+        ("ConfigItemNew", new(item_fields(), &["key", "value"])),
+        ("ConfigItemPatch", new(item_fields(), &[])),
+        ("Secret", set()),
+        ("SecretNew", new(vec![("name", name()), ("project", uuid())], &["name"])),
+        ("SecretPatch", new(vec![("name", name())], &[])),
+        ("SecretItem", secret_item()),
+        ("SecretItemNew", new(item_fields(), &["key", "value"])),
+        ("SecretItemPatch", new(item_fields(), &[])),
+        ("Project", project()),
+        ("ProjectNew", new(vec![("name", name())], &["name"])),
+        ("ProjectPatch", new(vec![("name", name())], &[])),
+        ("ApiKey", object(api_key_fields())),
+        ("ApiKeyMade", object([api_key_fields(), vec![("key", text())]].concat())),
+        (
+            "ApiKeyNew",
+            new(vec![("name", name()), ("expires_at", or_null(time()))], &["name"]),
+        ),
+        ("Image", image()),
+        ("Images", results(named("Image"))),
+    ];
+    shapes
+        .into_iter()
+        .map(|(name, shape)| (name.to_owned(), shape))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn workload(has_port: bool) -> Value {
+    let mut fields = vec![("id", uuid()), ("name", text()), ("image", text())];
+    if has_port {
+        fields.push(("port", integer(1, 65535)));
+    }
+    fields.extend([
+        ("replicas_target", integer(1, 12)),
+        ("replicas_running", count()),
+        ("status", words(&["not ready", "pending", "ready", "error", "updating"])),
+        ("config", or_null(uuid())),
+        ("secret", or_null(uuid())),
+        ("deploy_successful", flag()),
+        ("created_at", time()),
+        ("updated_at", time()),
+        ("project", uuid()),
+        ("command", or_null(list_of(text()))),
+        ("health_check", json!({ "type": "object" })),
+        ("strategy", strategy()),
+        ("options", json!({ "type": "object" })),
+        ("resources", json!({ "type": "object" })),
+        ("active_deployment", or_null(uuid())),
+        ("serving_deployment", or_null(uuid())),
+        ("last_deployment", or_null(uuid())),
+        ("frozen", or_null(text())),
+    ]);
+    object(fields)
+}
+
+fn workload_fields(has_port: bool, is_new: bool) -> Vec<(&'static str, Value)> {
+    let label = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+    let mut fields = vec![
+        (
+            "name",
+            json!({ "type": "string", "minLength": 1, "maxLength": SERVICE_NAME_MAX, "pattern": label }),
+        ),
+        (
+            "image",
+            json!({ "type": "string", "minLength": 1, "maxLength": IMAGE_MAX, "pattern": "^[!-~]+$" }),
+        ),
+        (
+            "replicas_target",
+            integer((*INSTANCES.start()).into(), (*INSTANCES.end()).into()),
+        ),
+        ("config", or_null(uuid())),
+        ("secret", or_null(uuid())),
+        (
+            "command",
+            or_null(json!({ "type": "array", "items": text(), "minItems": 1 })),
+        ),
+        ("health_check", or_null(health_check(has_port))),
+        ("strategy", strategy()),
+        ("options", or_null(options())),
+        ("resources", or_null(resources())),
+        ("notes", notes()),
+    ];
+    if has_port {
+        fields.push(("port", integer(1, 65535)));
+    }
+    if is_new {
+        fields.push(("project", uuid()));
+    }
+    fields
+}
+
+fn health_check(has_port: bool) -> Value {
+    let types: &[&str] = if has_port {
+        &["tcp", "http", "process"]
+    } else {
+        &["process"]
+    };
+    closed(vec![
+        ("type", words(types)),
+        (
+            "path",
+            json!({ "type": "string", "maxLength": PATH_MAX, "pattern": "^/[!\"$-~]*$" }),
+        ),
+        ("status", integer(100, 599)),
+        ("interval_ms", integer(100, 3_600_000)),
+        ("timeout_ms", integer(100, 3_600_000)),
+        ("healthy_after", integer(1, 100)),
+        ("unhealthy_after", integer(1, 100)),
+    ])
+}
+
+fn options() -> Value {
+    closed(vec![
+        ("max_in_flight", or_null(integer(1, 12))),
+        ("max_surge", or_null(integer(0, 12))),
+        ("max_unavailable", integer(0, 12)),
+        ("min_ready_ms", integer(0, 3_600_000)),
+        ("drain_ms", integer(0, 3_600_000)),
+        ("stop_grace_ms", integer(0, 3_600_000)),
+        ("progress_deadline_ms", integer(1_000, 86_400_000)),
+        ("max_failures", integer(1, 1_000)),
+    ])
+}
+
+fn resources() -> Value {
+    closed(vec![
+        ("memory_mb", or_null(integer(4, 1 << 20))),
+        ("cpu_millis", or_null(integer(10, 1_000_000))),
+        ("pids", or_null(integer(1, 1 << 20))),
+        ("read_only_root", flag()),
+    ])
+}
+
+/// S0.8 to S0.21. With `?detail=full` there is more.
+fn deployment() -> Value {
+    object(vec![
+        ("id", uuid()),
+        ("service", uuid()),
+        ("version_number", integer(1, i64::MAX)),
+        ("image", text()),
+        ("port", or_null(integer(1, 65535))),
+        ("replicas", integer(1, 12)),
+        (
+            "config_snapshot",
+            json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+        ),
+        ("secret_keys_snapshot", list_of(text())),
+        ("status", words(&["pending", "success", "failed", "rolled_back"])),
+        ("deployed_at", time()),
+        ("deployed_by", uuid()),
+        ("rollback_from", or_null(uuid())),
+        ("notes", text()),
+        ("error_message", text()),
+    ])
+}
+
+fn rollback() -> Value {
+    let source = || words(&["current", "snapshot"]);
+    new(
+        vec![("notes", notes()), ("secrets", source()), ("config", source())],
+        &[],
+    )
+}
+
+fn receipt() -> Value {
+    object(vec![
+        ("deployment", uuid()),
+        ("ok", count()),
+        ("failed_by_hob", count()),
+        ("failed_by_app", count()),
+        ("retried", count()),
+        ("drained", count()),
+        ("total", count()),
+    ])
+}
+
+fn events() -> Value {
+    let event = object(vec![
+        ("seq", count()),
+        ("at", time()),
+        ("actor", text()),
+        ("from", or_null(text())),
+        ("to", or_null(text())),
+        ("reason", text()),
+        ("details", json!({})),
+    ]);
+    object(vec![("results", list_of(event)), ("next_after", or_null(count()))])
+}
+
+fn route() -> Value {
+    object(vec![
+        ("id", uuid()),
+        ("path", text()),
+        ("enabled", flag()),
+        ("domain", uuid()),
+        ("service", uuid()),
+        ("status", words(&["pending", "ready", "error", "updating"])),
+        ("deploy_successful", flag()),
+        ("created_at", time()),
+        ("updated_at", time()),
+        ("hostname", text()),
+        ("project", uuid()),
+    ])
+}
+
+fn route_fields() -> Vec<(&'static str, Value)> {
+    vec![
+        (
+            "path",
+            json!({ "type": "string", "maxLength": PATH_MAX, "pattern": "^/([A-Za-z0-9_~-]+/?)*$" }),
+        ),
+        ("domain", uuid()),
+        ("service", uuid()),
+        ("enabled", flag()),
+    ]
+}
+
+/// A config or a secret.
+fn set() -> Value {
+    object(vec![
+        ("id", uuid()),
+        ("name", text()),
+        ("is_default", flag()),
+        ("status", words(&["ready"])),
+        ("deploy_successful", flag()),
+        ("created_at", time()),
+        ("project", uuid()),
+    ])
+}
+
+fn item_fields() -> Vec<(&'static str, Value)> {
+    let key = "^[A-Za-z_][A-Za-z0-9_]*$";
+    vec![
+        (
+            "key",
+            json!({ "type": "string", "minLength": 1, "maxLength": ENV_KEY_MAX, "pattern": key }),
+        ),
+        ("value", json!({ "type": "string", "maxLength": ENV_VALUE_MAX / 4 })),
+    ]
+}
+
+fn config_item() -> Value {
+    object(vec![
+        ("id", uuid()),
+        ("config", uuid()),
+        ("key", text()),
+        ("value", text()),
+        ("created_at", time()),
+        ("updated_at", time()),
+    ])
+}
+
+/// The value is missing where only keys were asked for.
+fn secret_item() -> Value {
+    object(vec![
+        ("id", uuid()),
+        ("secret", uuid()),
+        ("key", text()),
+        ("value", text()),
+        ("last_accessed_at", or_null(time())),
+        ("last_accessed_by", or_null(uuid())),
+        ("created_at", time()),
+        ("updated_at", time()),
+    ])
+}
+
+fn project() -> Value {
+    object(vec![
+        ("id", uuid()),
+        ("name", text()),
+        ("is_default", flag()),
+        ("created_at", time()),
+        ("updated_at", time()),
+    ])
+}
+
+fn api_key_fields() -> Vec<(&'static str, Value)> {
+    vec![
+        ("id", uuid()),
+        ("name", text()),
+        ("prefix", text()),
+        ("created_at", time()),
+        ("last_used_at", or_null(time())),
+        ("expires_at", or_null(time())),
+        ("revoked_at", or_null(time())),
+    ]
+}
+
+fn image() -> Value {
+    object(vec![
+        ("reference", text()),
+        ("digest", text()),
+        ("size_bytes", count()),
+        ("created_at", time()),
+        ("in_use", flag()),
+    ])
+}
+
+fn results(of: Value) -> Value {
+    object(vec![("results", list_of(of))])
+}
+
+/// Bad fields: name to messages.
+fn fields() -> Value {
+    json!({ "type": "object", "additionalProperties": list_of(text()) })
+}
+
+/// An answer: every field is always there, and there may be more one day.
+fn object(fields: Vec<(&str, Value)>) -> Value {
+    let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+    json!({ "type": "object", "required": names, "properties": properties(fields) })
+}
+
+/// A body: fields beyond these are ignored (I.10).
+fn new(fields: Vec<(&str, Value)>, required: &[&str]) -> Value {
+    json!({ "type": "object", "required": required, "properties": properties(fields) })
+}
+
+/// A nested object of a body: fields beyond these are refused.
+fn closed(fields: Vec<(&str, Value)>) -> Value {
+    json!({ "type": "object", "properties": properties(fields), "additionalProperties": false })
+}
+
+fn properties(fields: Vec<(&str, Value)>) -> Map<String, Value> {
+    fields
+        .into_iter()
+        .map(|(name, schema)| (name.to_owned(), schema))
+        .collect()
+}
+
+fn or_null(schema: Value) -> Value {
+    json!({ "anyOf": [schema, { "type": "null" }] })
+}
+
+fn list_of(schema: Value) -> Value {
+    json!({ "type": "array", "items": schema })
+}
+
+fn words(words: &[&str]) -> Value {
+    json!({ "type": "string", "enum": words })
+}
+
+fn strategy() -> Value {
+    words(&["rolling", "recreate"])
+}
+
+fn text() -> Value {
+    json!({ "type": "string" })
+}
+
+fn flag() -> Value {
+    json!({ "type": "boolean" })
+}
+
+fn count() -> Value {
+    json!({ "type": "integer", "minimum": 0 })
+}
+
+fn integer(low: i64, high: i64) -> Value {
+    json!({ "type": "integer", "minimum": low, "maximum": high })
+}
+
+fn time() -> Value {
+    json!({ "type": "string", "format": "date-time" })
+}
+
+fn name() -> Value {
+    json!({ "type": "string", "minLength": 1, "maxLength": NAME_MAX, "pattern": "^[!-~]([ -~]*[!-~])?$" })
+}
+
+fn hostname() -> Value {
+    let label = "[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?";
+    json!({ "type": "string", "maxLength": HOST_MAX, "pattern": format!("^({label}\\.){{1,3}}[a-z]{{2,10}}$") })
+}
+
+fn notes() -> Value {
+    json!({ "type": "string", "maxLength": NOTES_MAX })
+}

@@ -1,0 +1,125 @@
+//! `/api/schema/`, held against the router and against real answers.
+
+use std::collections::BTreeSet;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::world::{PUBLIC_URL, World};
+
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+const ID: &str = "123e4567-e89b-12d3-a456-426614174000";
+
+/// Every path and method of the router is in the document, and nothing else is.
+#[tokio::test]
+async fn the_document_has_exactly_the_routers_operations() {
+    let world = World::new().await;
+    let operator = world.operator();
+    let document = operator.get("/api/schema/").await.expect(200);
+    let mut documented = BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for method in methods.as_object().expect("methods").keys() {
+            documented.insert((path.clone(), method.to_ascii_uppercase()));
+        }
+    }
+    let mut routed = BTreeSet::new();
+    for pattern in api::platform::router::paths() {
+        let path = pattern.replace("{id}", ID).replace("{item}", ID);
+        let answer = operator.send(Method::OPTIONS, &path, axum::body::Body::empty()).await;
+        assert_eq!(answer.status, 405);
+        let allowed = answer
+            .header("allow")
+            .split(',')
+            .filter(|method| METHODS.contains(method));
+        routed.extend(allowed.map(|method| (pattern.clone(), method.to_owned())));
+    }
+    assert_eq!(documented, routed);
+}
+
+/// Answers have exactly the fields that the document gives them.
+#[tokio::test]
+async fn answers_have_the_documented_fields() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let service = alice.make_service("web").await;
+    let worker = alice.make("/api/workers/", json!({"name": "w", "image": "a"})).await;
+    let deployment = alice.newest_deployment(&service).await;
+    let domain = alice.make("/api/domains/", json!({"hostname": "a.example.com"})).await;
+    let route = alice
+        .make(
+            "/api/routes/",
+            json!({"path": "/", "domain": domain, "service": service}),
+        )
+        .await;
+    let config = alice.make("/api/configs/", json!({"name": "c"})).await;
+    let config_item = alice
+        .make(
+            &format!("/api/configs/{config}/items/"),
+            json!({"key": "A", "value": "b"}),
+        )
+        .await;
+    let secret = alice.make("/api/secrets/", json!({"name": "s"})).await;
+    let secret_item = alice
+        .make(
+            &format!("/api/secrets/{secret}/items/"),
+            json!({"key": "A", "value": "b"}),
+        )
+        .await;
+    let project = alice.make("/api/projects/", json!({"name": "p"})).await;
+    let key = alice.make("/api/api-keys/", json!({"name": "k"})).await;
+    let document = api::platform::schema::document(PUBLIC_URL, "0");
+    for (shape, path) in [
+        ("Account", "/api/account/".to_owned()),
+        ("Service", format!("/api/services/{service}/")),
+        ("Worker", format!("/api/workers/{worker}/")),
+        ("Deployment", format!("/api/deployments/{deployment}/")),
+        ("Receipt", format!("/api/deployments/{deployment}/receipt/")),
+        ("Events", format!("/api/deployments/{deployment}/events/")),
+        ("Instances", format!("/api/services/{service}/instances/")),
+        ("Route", format!("/api/routes/{route}/")),
+        ("Domain", format!("/api/domains/{domain}/")),
+        ("Config", format!("/api/configs/{config}/")),
+        ("ConfigItem", format!("/api/configs/{config}/items/{config_item}/")),
+        ("Secret", format!("/api/secrets/{secret}/")),
+        ("SecretItem", format!("/api/secrets/{secret}/items/{secret_item}/")),
+        ("Project", format!("/api/projects/{project}/")),
+        ("ApiKey", format!("/api/api-keys/{key}/")),
+    ] {
+        let answer = alice.get(&path).await;
+        let fields: Vec<Value> = answer.field_order().into_iter().map(Value::from).collect();
+        let documented = &document["components"]["schemas"][shape]["required"];
+        assert_eq!(&json!(fields), documented, "{shape}");
+    }
+}
+
+/// Nothing in the document points at nothing.
+#[test]
+fn every_reference_of_the_document_leads_somewhere() {
+    fn check(value: &Value, document: &Value, seen: &mut usize) {
+        match value {
+            Value::Object(map) => {
+                if let Some(Value::String(reference)) = map.get("$ref") {
+                    let pointer = reference.strip_prefix('#').expect("a local reference");
+                    assert!(document.pointer(pointer).is_some(), "{reference}");
+                    *seen += 1;
+                }
+                map.values().for_each(|value| check(value, document, seen));
+            }
+            Value::Array(values) => values.iter().for_each(|value| check(value, document, seen)),
+            _ => {}
+        }
+    }
+    let document = api::platform::schema::document(PUBLIC_URL, "0");
+    let mut seen = 0;
+    check(&document, &document, &mut seen);
+    assert!(seen > 100, "{seen}");
+    let ids: Vec<&Value> = document["paths"]
+        .as_object()
+        .expect("paths")
+        .values()
+        .flat_map(|methods| methods.as_object().expect("methods").values())
+        .map(|operation| &operation["operationId"])
+        .collect();
+    let unique: BTreeSet<String> = ids.iter().map(|id| id.to_string()).collect();
+    assert_eq!(unique.len(), ids.len());
+}
