@@ -1,0 +1,165 @@
+//! Control groups: which kind this machine has, and the little that is done with them beside the container library.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+
+use super::process::PidFd;
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// Rounds of killing what is in a group until nothing is; a fork bomb needs more than one.
+const KILL_ROUNDS: u32 = 50;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    V2,
+    V1,
+    /// Controllers on v1; a v2 tree without them beside it.
+    Hybrid,
+    /// None, or not ours to use.
+    None,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::V2 => "v2",
+            Kind::V1 => "v1",
+            Kind::Hybrid => "hybrid (limits by v1)",
+            Kind::None => "none",
+        }
+    }
+}
+
+/// What is mounted, and whether groups can be made there: tried, because nothing else tells.
+pub fn detect(parent: &Path) -> Kind {
+    let root = Path::new(ROOT);
+    let Ok(stat) = statfs(root) else { return Kind::None };
+    let kind = if stat.filesystem_type() == CGROUP2_SUPER_MAGIC {
+        Kind::V2
+    } else if stat.filesystem_type() == TMPFS_MAGIC {
+        let unified = statfs(&root.join("unified"));
+        let hybrid = unified.is_ok_and(|stat| stat.filesystem_type() == CGROUP2_SUPER_MAGIC);
+        if hybrid { Kind::Hybrid } else { Kind::V1 }
+    } else {
+        Kind::None
+    };
+    let hierarchies = hierarchies();
+    let usable = !hierarchies.is_empty()
+        && hierarchies
+            .iter()
+            .all(|hierarchy| fs::create_dir_all(hierarchy.join(relative(parent))).is_ok());
+    if usable { kind } else { Kind::None }
+}
+
+/// Whether a limit on swap can be given.
+pub fn accounts_for_swap() -> bool {
+    let root = Path::new(ROOT);
+    root.join("memory/memory.memsw.limit_in_bytes").exists()
+        || root.join("cgroup.controllers").exists() && Path::new("/proc/swaps").exists()
+}
+
+/// Makes the library see a machine without control groups, where they exist and cannot be used: in the shim's own
+/// mounts, an empty directory in their place.
+pub fn hide_unusable() {
+    let nothing = None::<&str>;
+    let mounted = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let below = mounted
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .filter(|at| at.starts_with(ROOT));
+    let mut points: Vec<&str> = below.collect();
+    points.sort_by_key(|point| std::cmp::Reverse(point.len()));
+    for point in points {
+        let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+    }
+    let _ = mount(Some("none"), ROOT, Some("tmpfs"), MsFlags::empty(), nothing);
+}
+
+/// Whether the kernel killed something in this group for its memory limit.
+pub fn killed_for_memory(group: &Path) -> bool {
+    let count = |file: PathBuf| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
+        line.trim().parse::<u64>().ok()
+    };
+    hierarchies().iter().any(|hierarchy| {
+        let dir = hierarchy.join(relative(group));
+        let kills = count(dir.join("memory.events")).or_else(|| count(dir.join("memory.oom_control")));
+        kills.is_some_and(|kills| kills > 0)
+    })
+}
+
+/// Kills whatever is in the group, and waits shortly until nothing is.
+pub fn kill(group: &Path) -> io::Result<()> {
+    for hierarchy in hierarchies() {
+        let dir = hierarchy.join(relative(group));
+        if fs::write(dir.join("cgroup.kill"), "1").is_ok() {
+            continue;
+        }
+        for _ in 0..KILL_ROUNDS {
+            let members = match fs::read_to_string(dir.join("cgroup.procs")) {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) => return Err(error),
+            };
+            if members.trim().is_empty() {
+                break;
+            }
+            for pid in members.lines().filter_map(|line| line.parse().ok()) {
+                // Read and used at once, and only what the kernel lists in our own group.
+                if let Ok(Some(process)) = PidFd::open(pid) {
+                    process.signal(libc::SIGKILL)?;
+                    process.wait(Duration::from_millis(100))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the group. One that still has members stays, and shows in `hob doctor`.
+pub fn remove(group: &Path) {
+    for hierarchy in hierarchies() {
+        let _ = fs::remove_dir(hierarchy.join(relative(group)));
+    }
+}
+
+/// Names of the groups below `parent`, in any hierarchy.
+pub fn children(parent: &Path) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for hierarchy in hierarchies() {
+        let entries = fs::read_dir(hierarchy.join(relative(parent)))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        names.extend(dirs.filter_map(|entry| entry.file_name().into_string().ok()));
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Where groups are: one directory for v2, one for each controller of v1 (and none of the v2 tree beside it).
+fn hierarchies() -> Vec<PathBuf> {
+    let root = Path::new(ROOT);
+    if statfs(root).is_ok_and(|stat| stat.filesystem_type() == CGROUP2_SUPER_MAGIC) {
+        return vec![root.to_owned()];
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let v1 = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let (_, at, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        (kind == "cgroup" && at.starts_with(ROOT)).then(|| PathBuf::from(at))
+    });
+    v1.collect()
+}
+
+fn relative(group: &Path) -> &Path {
+    group.strip_prefix("/").unwrap_or(group)
+}

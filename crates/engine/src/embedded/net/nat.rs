@@ -1,0 +1,199 @@
+//! The way out: one cable from Hob's namespace to the host's, masqueraded on both sides.
+//!
+//! Masqueraded twice, so that the host never sees an instance's address: two Hobs on one host may use the same range.
+//! The host's side drops what is meant for the host itself, and forwards outwards only.
+
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::namespace;
+use super::netlink::{CableEnd, Netlink};
+use super::subnet::Subnet;
+
+/// The inner end of the cable.
+const INSIDE: &str = "hobout";
+/// Both ends get addresses from here, four for each Hob on the machine. Carrier-grade NAT range: nobody routes it.
+const TRANSIT: Ipv4Addr = Ipv4Addr::new(100, 115, 0, 0);
+const TRANSIT_SLOTS: u32 = 1 << 14;
+/// Slots that are tried before giving up.
+const SLOT_TRIES: u32 = 64;
+
+/// The names of one Hob's way out.
+#[derive(Debug, Clone)]
+pub struct WayOut {
+    /// The outer end of the cable.
+    device: String,
+    table: String,
+    slot: u32,
+}
+
+impl WayOut {
+    /// `tag`: eight hexadecimal digits that tell this data directory from others.
+    pub fn new(tag: &str) -> WayOut {
+        let slot = u32::from_str_radix(tag, 16).unwrap_or(0) % TRANSIT_SLOTS;
+        WayOut {
+            device: format!("hob-{tag}"),
+            table: format!("hob_{tag}"),
+            slot,
+        }
+    }
+
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// Builds what is missing; nothing is touched that is there. Answers a remark for the operator, if there is one.
+    pub fn open(&self, namespace_path: &Path) -> io::Result<Option<String>> {
+        let mut host = Netlink::open()?;
+        if host.index_of(&self.device)?.is_none() {
+            self.build_cable(&mut host, namespace_path)?;
+        }
+        self.load_host_rules()?;
+        namespace::inside(namespace_path, load_inside_rules)?;
+        allow_forwarding()
+    }
+
+    /// Removes cable and rules. No error where there are none.
+    pub fn close(&self) -> io::Result<()> {
+        Netlink::open()?.remove(&self.device)?;
+        let script = format!("add table ip {0}\ndelete table ip {0}\n", self.table);
+        match nft(&script) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn build_cable(&self, host: &mut Netlink, namespace_path: &Path) -> io::Result<()> {
+        let transit = self.free_slot(host)?;
+        let (outer, inner) = (u32::from(transit.network()) + 1, u32::from(transit.network()) + 2);
+        let file = std::fs::File::open(namespace_path)?;
+        // An inner end without its outer end cannot be, but an earlier half-done build can.
+        namespace::inside(namespace_path, || Netlink::open()?.remove(INSIDE))?;
+        host.add_cable(
+            &CableEnd {
+                name: &self.device,
+                namespace: None,
+            },
+            &CableEnd {
+                name: INSIDE,
+                namespace: Some(file.as_fd()),
+            },
+        )?;
+        let device = host.must_find(&self.device)?;
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.device), "1");
+        host.add_address(device, outer.into(), transit.prefix_len())?;
+        host.set_up(device)?;
+        namespace::inside(namespace_path, || {
+            let mut inside = Netlink::open()?;
+            let device = inside.must_find(INSIDE)?;
+            inside.add_address(device, inner.into(), transit.prefix_len())?;
+            inside.set_up(device)?;
+            inside.add_default_route(outer.into())
+        })
+    }
+
+    /// Four addresses that nothing on the host overlaps.
+    fn free_slot(&self, host: &mut Netlink) -> io::Result<Subnet> {
+        let mut taken = host.routes()?;
+        taken.extend(host.addresses()?);
+        let slots = (0..SLOT_TRIES).map(|n| (self.slot + n) % TRANSIT_SLOTS);
+        let mut transits = slots.filter_map(|slot| Subnet::new((u32::from(TRANSIT) + slot * 4).into(), 30).ok());
+        let free = transits.find(|transit| !taken.iter().any(|other| other.overlaps(*transit)));
+        free.ok_or_else(|| io::Error::other(format!("no free addresses in {TRANSIT}/16 for the way out")))
+    }
+
+    fn load_host_rules(&self) -> io::Result<()> {
+        let WayOut { device, table, .. } = self;
+        // `add` then `delete` then the table: replaced in one transaction, whether it was there or not.
+        nft(&format!(
+            "add table ip {table}
+             delete table ip {table}
+             table ip {table} {{
+                 chain input {{
+                     type filter hook input priority filter; policy accept;
+                     iifname \"{device}\" ct state established,related accept
+                     iifname \"{device}\" drop
+                 }}
+                 chain forward {{
+                     type filter hook forward priority filter; policy accept;
+                     iifname \"{device}\" ip daddr 169.254.0.0/16 drop
+                     iifname \"{device}\" oifname \"{device}\" drop
+                     iifname \"{device}\" accept
+                     oifname \"{device}\" ct state established,related accept
+                     oifname \"{device}\" drop
+                 }}
+                 chain postrouting {{
+                     type nat hook postrouting priority srcnat; policy accept;
+                     ip saddr {TRANSIT}/16 oifname != \"{device}\" masquerade
+                 }}
+             }}\n"
+        ))
+    }
+}
+
+fn load_inside_rules() -> io::Result<()> {
+    nft(&format!(
+        "add table ip hob
+         delete table ip hob
+         table ip hob {{
+             chain input {{
+                 type filter hook input priority filter; policy accept;
+                 iifname \"{INSIDE}\" ct state established,related accept
+                 iifname \"{INSIDE}\" drop
+             }}
+             chain forward {{
+                 type filter hook forward priority filter; policy drop;
+                 oifname \"{INSIDE}\" accept
+                 iifname \"{INSIDE}\" ct state established,related accept
+             }}
+             chain postrouting {{
+                 type nat hook postrouting priority srcnat; policy accept;
+                 oifname \"{INSIDE}\" masquerade
+             }}
+         }}\n"
+    ))
+}
+
+/// Answers what was changed for the whole host.
+fn allow_forwarding() -> io::Result<Option<String>> {
+    const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
+    if std::fs::read_to_string(SWITCH)?.trim() == "1" {
+        return Ok(None);
+    }
+    std::fs::write(SWITCH, "1")?;
+    Ok(Some(
+        "net.ipv4.ip_forward was off and has been turned on for the whole host".to_owned(),
+    ))
+}
+
+/// Runs `nft` on a script, by argument vector; names in the script are our own.
+fn nft(script: &str) -> io::Result<()> {
+    let mut command = Command::new("nft");
+    command
+        .args(["-f", "-"])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin");
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::new(error.kind(), "the program `nft` (package nftables) is not installed")
+        }
+        kind => io::Error::new(kind, format!("cannot run nft: {error}")),
+    })?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(script.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let first = text.lines().next().unwrap_or("no message");
+    Err(io::Error::other(format!("nft: {first}")))
+}

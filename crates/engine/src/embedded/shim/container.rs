@@ -1,0 +1,119 @@
+//! Making and starting the container.
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::unistd::Pid;
+
+use super::output::Output;
+use super::program::Program;
+use super::{StartError, bundle, network, profile, root, user};
+use crate::Stream;
+use crate::embedded::cgroup;
+use crate::embedded::home::{Home, private_dir};
+use crate::embedded::launch::LaunchOrder;
+
+/// Bytes of the reason why the program could not be run.
+const REPORT_MAX: u64 = 4 << 10;
+
+/// Name of the container in its own private state directory.
+const CONTAINER: &str = "instance";
+
+/// Starts the program; it runs when this returns. On an error nothing of the container is left.
+pub fn start(home: &Home, order: LaunchOrder, output: &mut Output) -> Result<Pid, StartError> {
+    root::enter_private_mounts()?;
+    network::enter(order.network.as_ref())?;
+    let root = root::prepare(home, &order)?;
+    root::write_etc(home, &order)?;
+    let user = user::resolve_in(std::os::fd::AsFd::as_fd(&root), &order.image.user)?;
+    let working_dir = working_dir(&order, &root)?;
+    let env = bundle::environment(&order, &user);
+    let (report, report_end) = Program::report_pipe().map_err(|errno| StartError::new("cannot make a pipe", errno))?;
+    let program = Program {
+        args: bundle::arguments(&order)?,
+        path: env.get("PATH").cloned().unwrap_or_default(),
+        env: bundle::environment_strings(&env)?,
+        report: Rc::new(report_end),
+    };
+    drop(root);
+    if order.cgroup.is_none() {
+        cgroup::hide_unusable();
+    }
+
+    let run = home.join("run");
+    let config = profile::runtime_config(home, &order, &user, &working_dir);
+    let _ = fs::remove_dir_all(&run);
+    private_dir(&run)
+        .and_then(|()| fs::write(run.join("config.json"), config.to_string()))
+        .map_err(|error| root::disk_error("writing the bundle", &error))?;
+    let init = create_and_start(&run, program, output);
+    let _ = fs::remove_dir_all(&run);
+    let init = init?;
+
+    // The program's end of the pipe closes when it is executed; before that, something went wrong.
+    let mut problem = String::new();
+    let _ = fs::File::from(report).take(REPORT_MAX).read_to_string(&mut problem);
+    if problem.is_empty() {
+        Ok(init)
+    } else {
+        let _ = nix::sys::wait::waitpid(init, None);
+        Err(StartError(problem))
+    }
+}
+
+fn create_and_start(run: &Path, program: Program, output: &mut Output) -> Result<Pid, StartError> {
+    let io = |error| StartError::new("cannot make a pipe", error);
+    let null: OwnedFd = fs::File::open("/dev/null").map_err(io)?.into();
+    let setup = |error: libcontainer::error::LibcontainerError| StartError(describe(&error));
+    let mut container = ContainerBuilder::new(CONTAINER.to_owned(), SyscallType::Linux)
+        .with_executor(program)
+        .with_root_path(run.join("state"))
+        .map_err(setup)?
+        .with_stdin(null)
+        .with_stdout(output.pipe(Stream::Stdout).map_err(io)?)
+        .with_stderr(output.pipe(Stream::Stderr).map_err(io)?)
+        .as_init(run)
+        .with_systemd(false)
+        .with_detach(true)
+        .build()
+        .map_err(setup)?;
+    let init = container
+        .pid()
+        .ok_or_else(|| StartError("the container has no process".into()))?;
+    container.start().map_err(setup)?;
+    Ok(Pid::from_raw(init.as_raw()))
+}
+
+/// The chain of causes, each clause once.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = format!("the container could not be set up: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let clause = error.to_string();
+        if !text.contains(&clause) {
+            text.push_str(": ");
+            text.push_str(&clause);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The image's working directory, made where it is missing; and a `/tmp`, which nearly every program takes for granted
+/// and an image of a single binary does not have.
+fn working_dir(order: &LaunchOrder, root: &OwnedFd) -> Result<String, StartError> {
+    let wanted = order.image.working_dir.as_str();
+    let dir = match wanted {
+        "" => "/".to_owned(),
+        absolute if absolute.starts_with('/') => absolute.to_owned(),
+        relative => format!("/{relative}"),
+    };
+    root::make_dir(root, &dir, 0o755)?;
+    root::make_dir(root, "/tmp", 0o1777)?;
+    Ok(dir)
+}
