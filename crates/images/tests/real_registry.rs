@@ -4,11 +4,11 @@ mod common;
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Layer, Packing, TestImage, World, installed, reference};
+use common::{Layer, Packing, TestImage, World, installed, reference, write_layout};
 use images::{Credentials, Digest, ImageError, Platform};
 use serde_json::json;
 
@@ -99,15 +99,6 @@ fn image(content: &str, packing: Packing, architecture: &str) -> TestImage {
     TestImage::packed(&layers, packing, |config| config["architecture"] = json!(architecture))
 }
 
-fn write_layout(dir: PathBuf, files: impl IntoIterator<Item = (String, Vec<u8>)>) -> String {
-    for (name, content) in files {
-        let path = dir.join(name);
-        fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
-        fs::write(path, content).expect("a file");
-    }
-    dir.display().to_string()
-}
-
 async fn assert_content(world: &World, digest: &Digest, content: &str) {
     let prepared = world.store.prepare(digest).await.expect("prepared");
     assert_eq!(
@@ -125,7 +116,7 @@ async fn an_image_with_gzip_or_zstd_layers_is_pulled_by_tag_and_by_digest() {
     };
     let here = Platform::here().architecture;
     let plain = image("hello", Packing::Plain, &here);
-    let layout = write_layout(world.path("layout"), plain.layout("app:1"));
+    let layout = write_layout(&world.path("layout"), plain.layout("app:1"));
     let source = format!("oci:{layout}:app:1");
     registry.push(&source, "team/gzip:1", &["--dest-compress-format", "gzip"]);
     registry.push(
@@ -156,7 +147,7 @@ async fn a_registry_with_a_password_wants_it() {
         return;
     };
     let image = image("secret", Packing::Gzip, &Platform::here().architecture);
-    let layout = write_layout(world.path("layout"), image.layout("app:1"));
+    let layout = write_layout(&world.path("layout"), image.layout("app:1"));
     registry.push(&format!("oci:{layout}:app:1"), "app:1", &[]);
     let name = registry.name("app:1");
     for wrong in [None, Some(Credentials::new("me", "guess"))] {
@@ -198,7 +189,7 @@ async fn of_an_image_for_many_machines_the_one_for_this_is_pulled() {
     let descriptor = json!({"mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest,
         "size": index.len(), "annotations": {"org.opencontainers.image.ref.name": "app:1"}});
     all.blobs.insert(digest, index);
-    let layout = write_layout(world.path("layout"), all.layout_of(vec![descriptor]));
+    let layout = write_layout(&world.path("layout"), all.layout_of(vec![descriptor]));
     registry.push(&format!("oci:{layout}:app:1"), "many:1", &["--all"]);
 
     let pulled = world
@@ -219,7 +210,7 @@ async fn of_an_image_for_many_machines_the_one_for_this_is_pulled() {
         "known by its index too"
     );
 
-    let foreign = write_layout(world.path("foreign"), other.layout("app:1"));
+    let foreign = write_layout(&world.path("foreign"), other.layout("app:1"));
     registry.push(&format!("oci:{foreign}:app:1"), "foreign:1", &[]);
     let error = world
         .store

@@ -263,6 +263,16 @@ pub fn archive(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
     layer.finish()
 }
 
+/// Puts the files of an OCI layout into a directory and answers its name.
+pub fn write_layout(dir: &Path, files: impl IntoIterator<Item = (String, Vec<u8>)>) -> String {
+    for (name, content) in files {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+        fs::write(path, content).expect("a file");
+    }
+    dir.display().to_string()
+}
+
 /// Everything below `dir` that somebody could have changed: kind, mode, owner, links, content, link target.
 pub fn snapshot(dir: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
@@ -301,6 +311,12 @@ pub fn installed(programs: &[&str]) -> bool {
         }
     }
     all
+}
+
+/// Whether every user id exists here, as it does outside of user namespaces.
+pub fn has_all_owners() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    is_root() && map.split_whitespace().nth(2) == Some("4294967295")
 }
 
 pub fn is_root() -> bool {
