@@ -10,6 +10,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::client::Client;
 use crate::exchange::Exchange;
+use crate::pages::Refusal;
 use crate::pool::Upstream;
 use crate::tally::Outcome;
 
@@ -37,6 +38,18 @@ impl RequestBody {
         let limit = client.worker.shared.limits.body_bytes;
         RequestBody { incoming, client, room: (limit > 0).then_some(limit) }
     }
+
+    /// A frame within the limit. What is wrong with a body is the client's fault, and noted as that.
+    fn admit(&mut self, frame: hyper::Result<Frame<Bytes>>) -> Result<Frame<Bytes>, BodyError> {
+        let frame = frame.inspect_err(|_| self.client.set_fault(Refusal::Framing))?;
+        if let (Some(room), Some(data)) = (&mut self.room, frame.data_ref()) {
+            *room = room.checked_sub(data.len() as u64).ok_or_else(|| {
+                self.client.set_fault(Refusal::TooLarge);
+                BodyError::TooLong(self.client.worker.shared.limits.body_bytes)
+            })?;
+        }
+        Ok(frame)
+    }
 }
 
 impl HttpBody for RequestBody {
@@ -47,13 +60,7 @@ impl HttpBody for RequestBody {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.incoming).poll_frame(cx);
         this.client.set_awaits_client(polled.is_pending());
-        let Some(frame) = ready!(polled) else { return Poll::Ready(None) };
-        let frame = frame?;
-        if let (Some(room), Some(data)) = (&mut this.room, frame.data_ref()) {
-            let limit = this.client.worker.shared.limits.body_bytes;
-            *room = room.checked_sub(data.len() as u64).ok_or(BodyError::TooLong(limit))?;
-        }
-        Poll::Ready(Some(Ok(frame)))
+        Poll::Ready(ready!(polled).map(|frame| this.admit(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -179,7 +186,8 @@ impl AppBody {
 impl Drop for AppBody {
     fn drop(&mut self) {
         let ended = matches!(self.progress, Progress::Ended) || self.incoming.is_end_stream();
-        let app_failed = self.status.is_server_error() || matches!(self.progress, Progress::Broken);
+        let broke_off = matches!(self.progress, Progress::Broken) && self.exchange.client().fault().is_none();
+        let app_failed = self.status.is_server_error() || broke_off;
         // A client that leaves in the middle of an answer has been answered.
         self.exchange.set_outcome(if app_failed { Outcome::FailedByApp } else { Outcome::Ok });
         if let Some(upstream) = self.upstream.take()

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use crate::client_io::ClientIo;
 use crate::head_guard::HeadGuard;
 use crate::headers::Forwarding;
+use crate::pages::Refusal;
 use crate::upgrade::Upgrade;
 use crate::worker::Worker;
 
@@ -92,6 +93,8 @@ pub struct Client {
     write_blocked_since: Cell<Option<u64>>,
     awaits_client: Cell<bool>,
     instance: Cell<Option<InstanceId>>,
+    /// What was wrong with the body of the current request.
+    fault: Cell<Option<Refusal>>,
     signal: Cell<Signal>,
     waker: RefCell<Option<Waker>>,
 }
@@ -113,6 +116,7 @@ impl Client {
             write_blocked_since: Cell::new(None),
             awaits_client: Cell::new(false),
             instance: Cell::new(None),
+            fault: Cell::new(None),
             signal: Cell::default(),
             waker: RefCell::default(),
         }
@@ -141,6 +145,16 @@ impl Client {
     pub fn begin_request(&self) {
         self.enter(Phase::Serving);
         self.awaits_client.set(false);
+        self.fault.set(None);
+    }
+
+    /// What the client has done wrong in the middle of its request, for which nobody else is to be blamed.
+    pub fn fault(&self) -> Option<Refusal> {
+        self.fault.get()
+    }
+
+    pub fn set_fault(&self, fault: Refusal) {
+        self.fault.set(Some(fault));
     }
 
     /// The answer is complete, or nobody will read it.

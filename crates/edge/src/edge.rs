@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use domain::InstanceId;
 use domain::routing::RoutingTable;
 use http::HeaderValue;
+use nix::sys::socket::{Backlog, listen};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -25,6 +26,9 @@ use crate::worker::{self, Order, Shared};
 
 /// After a table could not be written: how long until the next try.
 const PERSIST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Connections that the kernel may hold ready: those of the time between two edges. It has a limit of its own.
+const BACKLOG: i32 = 4096;
 
 /// The sockets of an edge. They are made before it and may outlive it.
 #[derive(Default)]
@@ -248,6 +252,7 @@ impl Edge {
 fn entrances(sockets: &Sockets) -> io::Result<Vec<Entrance>> {
     let entrance = |listener: &TcpListener, side| {
         listener.set_nonblocking(true)?;
+        listen(listener, Backlog::new(BACKLOG)?)?;
         let port = HeaderValue::from(listener.local_addr()?.port());
         Ok(Entrance { listener: listener.try_clone()?, side, port })
     };

@@ -24,6 +24,10 @@ impl Exchange {
         Exchange { client, service, lease: None, outcome: Outcome::Abandoned, retried: 0 }
     }
 
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     pub fn service(&self) -> &Arc<Service> {
         &self.service
     }

@@ -66,10 +66,11 @@ async fn forward(client: &Rc<Client>, mut request: Request<Incoming>) -> Result<
 
     match deliver(client, &mut exchange, &host, request).await {
         Ok((upstream, response)) => Ok(conclude(client, exchange, upstream, response, asked_to_upgrade)),
-        Err(refusal) => {
+        // A client that spoils its own request is told so, and nobody has failed.
+        Err(refusal) => Err(client.fault().unwrap_or_else(|| {
             exchange.set_outcome(Outcome::FailedByHob);
-            Err(refusal)
-        }
+            refusal
+        })),
     }
 }
 

@@ -115,7 +115,8 @@ async fn a_request_whose_body_breaks_off_or_is_bad_is_not_whole_for_the_app() {
     })
     .await;
     let mut rig = Rig::start();
-    rig.publish(vec![service("a.test", &[&app])]).await;
+    let entry = service("a.test", &[&app]);
+    rig.publish(vec![entry.clone()]).await;
     for body in ["5\r\nab", "1\r\nabc\r\n0\r\n\r\n", "z\r\n", "0\r\nbad trailer\r\n\r\n"] {
         let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
         let mut conn = rig.connect().await;
@@ -126,6 +127,7 @@ async fn a_request_whose_body_breaks_off_or_is_bad_is_not_whole_for_the_app() {
         app.connections.load(Ordering::SeqCst) > 0 && app.open.load(Ordering::SeqCst) == 0
     })
     .await;
+    assert_eq!(rig.client.receipts().borrow().sum(entry.receipt).total(), 0);
 }
 
 #[tokio::test]
@@ -169,15 +171,19 @@ async fn heads_are_limited_in_bytes_and_lines() {
 async fn bodies_are_limited_where_a_limit_is_set() {
     let app = App::mirror().await;
     let mut rig = Rig::with(Limits { body_bytes: 10, ..Limits::default() });
-    rig.publish(vec![service("a.test", &[&app])]).await;
+    let entry = service("a.test", &[&app]);
+    rig.publish(vec![entry.clone()]).await;
     let said = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 11\r\n\r\n01234567890";
     assert_eq!(rig.connect().await.ask(said).await.status, 413);
     assert_eq!(app.seen(), 0);
     let unsaid = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n";
     let back = provoke(&rig, unsaid.as_bytes()).await;
-    assert!(!back.contains("200 OK"), "{back}");
+    assert!(back.starts_with("HTTP/1.1 413 "), "{back}");
     let fits = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\n0123456789";
     assert_eq!(rig.connect().await.ask(fits).await.status, 200);
+    // What clients do wrong is no failure of Hob or the app.
+    let receipt = rig.receipt(entry.receipt, |receipt| receipt.total() > 0).await;
+    assert_eq!((receipt.ok, receipt.total()), (1, 1));
 }
 
 #[tokio::test]
