@@ -1,1 +1,63 @@
-fn main() {}
+//! One binary, four roles: `up` (the control plane), `edge` (the data plane), `shim` (one per instance), and the client
+//! commands. Environment, current directory and configuration are read here, once, and passed down.
+
+mod config;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use config::{Host, UpArgs};
+
+/// Deploys containers on your own machine with zero failed requests.
+#[derive(Parser)]
+#[command(
+    name = "hob",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Hob {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Run the platform: API, edge and engine
+    Up(UpArgs),
+}
+
+fn main() -> ExitCode {
+    // The two roles that must not share a process with threads are looked at first, before any is made.
+    let mut args = std::env::args_os();
+    let program = args.next();
+    match args.next().as_deref().and_then(|role| role.to_str()) {
+        #[cfg(feature = "embedded")]
+        Some("shim") => return engine::embedded::shim_main(args.collect()),
+        Some("edge") => return edge::edge_main(args),
+        _ => {}
+    }
+    drop(program);
+    match Hob::parse().role {
+        Role::Up(args) => up::run(args, &host()),
+    }
+}
+
+fn host() -> Host {
+    let var = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(std::path::PathBuf::from)
+    };
+    let uid = nix::unistd::geteuid();
+    Host {
+        is_root: uid.is_root(),
+        uid: uid.as_raw(),
+        stderr_is_terminal: std::io::IsTerminal::is_terminal(&std::io::stderr()),
+        home: var("HOME"),
+        xdg_data_home: var("XDG_DATA_HOME"),
+        xdg_config_home: var("XDG_CONFIG_HOME"),
+    }
+}

@@ -1,0 +1,253 @@
+//! The control plane's end of the edge: supervised, told, listened to.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use domain::InstanceId;
+use domain::routing::{EdgeView, RoutingTable};
+use edge::{EdgeArgs, EdgeClient, EdgeCommand, HeldSockets, Supervision};
+use engine::{Finding, Level};
+use reconcile::EdgePort;
+use store::Store;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::runtime::fine;
+
+/// Name servers for names that are not ours, where the host names none.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// More name servers than this help nobody.
+const NAME_SERVERS_MAX: usize = 3;
+/// What the edge runs as where the platform runs as root: `nobody`, who owns nothing.
+const NOBODY: (u32, u32) = (65_534, 65_534);
+/// Receipts are written at most so often.
+const RECEIPTS_EVERY: Duration = Duration::from_secs(1);
+
+/// How long requests in flight may keep the edge from ending.
+const END_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Where the edge listens and on which network the instances are.
+pub struct EdgePlan {
+    pub dir: PathBuf,
+    pub program: PathBuf,
+    pub listen: SocketAddr,
+    pub as_root: bool,
+    /// The instances' network namespace and the gateway's address in it.
+    pub network: Option<(PathBuf, std::net::Ipv4Addr)>,
+}
+
+/// A running edge and the line to it.
+pub struct EdgeLink {
+    client: EdgeClient,
+    view: watch::Receiver<EdgeView>,
+    supervision: watch::Receiver<Supervision>,
+    supervisor: JoinHandle<()>,
+}
+
+impl EdgePlan {
+    /// The address must be free, or held by our own edge: checked before anything is started, for a clear message.
+    pub fn check_listener(&self) -> Result<()> {
+        if edge_runs(&self.dir) {
+            return Ok(());
+        }
+        HeldSockets::default().bind(&[self.listen]).map(drop).with_context(|| {
+            format!(
+                "the edge cannot listen on {}; stop what uses it or give another address with --edge-http",
+                self.listen
+            )
+        })
+    }
+
+    fn command(&self) -> EdgeCommand {
+        let (netns, gateway) = self.network.clone().unzip();
+        EdgeCommand {
+            program: self.program.clone(),
+            leading: vec!["edge".into()],
+            listen: vec![self.listen],
+            args: EdgeArgs {
+                dir: self.dir.clone(),
+                netns,
+                gateway,
+                upstream_dns: name_servers(Path::new(RESOLV_CONF)),
+                user: self.as_root.then_some(NOBODY),
+                ..EdgeArgs::default()
+            },
+        }
+    }
+}
+
+/// Ended, and waiting for its parent (which may be us) to notice.
+fn is_zombie(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+}
+
+fn edge_runs(dir: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(dir.join("control.sock")).is_ok()
+}
+
+/// Read once; names of the outside are asked there.
+fn name_servers(path: &Path) -> Vec<SocketAddr> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let servers = text.lines().filter_map(|line| {
+        let address = line.strip_prefix("nameserver")?.trim();
+        Some(SocketAddr::new(address.parse().ok()?, 53))
+    });
+    servers.take(NAME_SERVERS_MAX).collect()
+}
+
+impl EdgeLink {
+    /// Adopts the edge that runs, or starts one, and keeps one running for as long as the runtime lives.
+    pub fn start(plan: &EdgePlan, store: Store) -> Arc<EdgeLink> {
+        let client = EdgeClient::new(plan.dir.clone());
+        let (report, supervision) = watch::channel(Supervision::default());
+        let command = plan.command();
+        let supervisor = tokio::spawn(async move {
+            if let Err(error) = edge::supervise(command, report).await {
+                tracing::error!(%error, "the edge cannot be kept running");
+            }
+        });
+        let view = translated(client.watch());
+        tokio::spawn(keep_receipts(client.clone(), store));
+        Arc::new(EdgeLink {
+            client,
+            view,
+            supervision,
+            supervisor,
+        })
+    }
+
+    /// Waits until the edge answers, which it does within milliseconds unless something is wrong.
+    pub async fn connected(&self, patience: Duration) -> Result<()> {
+        let mut view = self.view.clone();
+        let answered = tokio::time::timeout(patience, view.wait_for(|view| view.connected)).await;
+        answered
+            .ok()
+            .and_then(Result::ok)
+            .map(drop)
+            .context("the edge does not answer; its log lines above say why")
+    }
+
+    /// Where users' traffic comes in.
+    pub fn public(&self) -> Option<SocketAddr> {
+        self.supervision.borrow().public.first().copied()
+    }
+
+    pub fn pid(&self) -> Option<i32> {
+        self.supervision.borrow().pid
+    }
+
+    /// Stops supervising and asks the edge to finish what is in flight and end.
+    pub async fn end(&self) {
+        self.supervisor.abort();
+        let Some(pid) = self.pid() else { return };
+        let target = nix::unistd::Pid::from_raw(pid);
+        if nix::sys::signal::kill(target, nix::sys::signal::Signal::SIGTERM).is_err() {
+            return;
+        }
+        let gone = async {
+            while nix::sys::signal::kill(target, None).is_ok() && !is_zombie(pid) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(END_PATIENCE, gone).await.is_err() {
+            tracing::warn!(edge.pid = pid, "the edge takes long to end; it is left to itself");
+        }
+    }
+
+    pub fn finding(&self) -> Finding {
+        let view = self.client.watch().borrow().clone();
+        let trouble = match (&view.refused, view.connected) {
+            (Some((epoch, why)), _) => format!("the edge refused routing table {epoch}: {why}"),
+            (None, false) => "the edge does not answer".to_owned(),
+            (None, true) => return fine("edge", format!("serves routing table {}", view.acked_epoch)),
+        };
+        Finding {
+            level: Level::Error,
+            subject: "edge".to_owned(),
+            message: trouble,
+            advice: "look at the log of `hob up`; the last acknowledged table is served on".to_owned(),
+        }
+    }
+
+    pub fn status(&self) -> serde_json::Value {
+        let view = self.client.watch().borrow().clone();
+        serde_json::json!({
+            "listen": self.public().map(|address| address.to_string()),
+            "pid": self.pid(),
+            "connected": view.connected,
+            "epoch": view.acked_epoch,
+            "starts": self.supervision.borrow().starts,
+        })
+    }
+}
+
+impl EdgePort for EdgeLink {
+    fn publish(&self, table: RoutingTable) {
+        self.client.publish(table);
+    }
+
+    fn view(&self) -> watch::Receiver<EdgeView> {
+        self.view.clone()
+    }
+
+    fn close_busy(&self, instances: &[InstanceId]) {
+        self.client.close_busy(instances.iter().copied());
+    }
+}
+
+/// What the reconciler needs of the edge's own, richer view.
+fn translated(mut source: watch::Receiver<edge::EdgeView>) -> watch::Receiver<EdgeView> {
+    let translate = |view: &edge::EdgeView| EdgeView {
+        connected: view.connected,
+        boot: view.boot,
+        acked_epoch: view.acked_epoch,
+        busy: view.busy.iter().map(|(id, count)| (*id, *count)).collect(),
+    };
+    let (sender, receiver) = watch::channel(translate(&source.borrow()));
+    tokio::spawn(async move {
+        while source.changed().await.is_ok() {
+            let view = translate(&source.borrow_and_update());
+            sender.send_if_modified(|known| std::mem::replace(known, view.clone()) != view);
+        }
+    });
+    receiver
+}
+
+/// Writes what the edge has counted beside the deployments. Cumulative per run of the edge, so writing twice is
+/// writing once, and what one write misses the next one brings.
+async fn keep_receipts(client: EdgeClient, store: Store) {
+    let mut receipts = client.receipts();
+    while receipts.changed().await.is_ok() {
+        let newest = receipts.borrow_and_update().clone();
+        for (boot, counted) in newest.by_boot {
+            let counted: Vec<_> = counted.into_iter().collect();
+            if let Err(error) = store.system().add_receipts(boot, &counted).await {
+                tracing::warn!(
+                    error = error.context,
+                    "receipts could not be written; they will be with the next ones"
+                );
+            }
+        }
+        tokio::time::sleep(RECEIPTS_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_are_read_and_nonsense_is_passed_over() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "search x\nnameserver 9.9.9.9\nnameserver nonsense\n# nameserver 1.1.1.1\nnameserver ::1\n";
+        std::fs::write(file.path(), text).unwrap();
+        let servers: Vec<String> = name_servers(file.path()).iter().map(SocketAddr::to_string).collect();
+        assert_eq!(servers, ["9.9.9.9:53", "[::1]:53"]);
+        assert!(name_servers(Path::new("/nonexistent")).is_empty());
+    }
+}
