@@ -10,7 +10,8 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 
 use super::process::PidFd;
 
-const ROOT: &str = "/sys/fs/cgroup";
+/// Where every distribution mounts them.
+pub const ROOT: &str = "/sys/fs/cgroup";
 /// Rounds of killing what is in a group until nothing is; a fork bomb needs more than one.
 const KILL_ROUNDS: u32 = 50;
 
@@ -146,7 +147,7 @@ pub fn children(parent: &Path) -> Vec<String> {
 }
 
 /// Where groups are: one directory for v2, one for each controller of v1 (and none of the v2 tree beside it).
-fn hierarchies() -> Vec<PathBuf> {
+pub fn hierarchies() -> Vec<PathBuf> {
     let root = Path::new(ROOT);
     if statfs(root).is_ok_and(|stat| stat.filesystem_type() == CGROUP2_SUPER_MAGIC) {
         return vec![root.to_owned()];

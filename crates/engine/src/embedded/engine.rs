@@ -18,7 +18,9 @@ use super::home::{Durability, Home, Record, replace};
 use super::instance::{self, State, now_us};
 use super::launch::{LaunchOrder, RootSource};
 use super::process::{PidFd, handles_signal};
-use super::{Embedded, Inner, REMOVED, blocking, bump, cgroup, homes, lock, log, signals, spawn, watcher};
+use super::{
+    Embedded, Inner, LAST_ADDRESS, REMOVED, blocking, bump, cgroup, homes, lock, log, signals, spawn, watcher,
+};
 use crate::{
     Engine, EngineError, Finding, InstanceSpec, InstanceStatus, Level, LogChunk, LogCursor, Phase, ProbeFailure,
 };
@@ -144,9 +146,9 @@ impl Embedded {
             ))
         })?;
         let root = self.inner.root_source(&prepared, &home);
-        let address = lock(&self.inner.addresses).take().ok_or_else(|| {
-            EngineError::Transient(format!("all addresses of {} are taken", self.inner.network.subnet()))
-        })?;
+        let inner = self.inner.clone();
+        let address = blocking(move || inner.take_address()).await;
+        let address = address.map_err(|error| EngineError::Transient(error.to_string()))?;
         let record = Record {
             id: spec.id,
             service_name: spec.service_name.clone(),
@@ -190,13 +192,6 @@ impl Embedded {
             }
             home.create()?;
             home.write_record(&record)?;
-            if let Some(address) = address {
-                let net_dir = inner.network.enter_path().parent();
-                let text = address.to_string();
-                net_dir.map_or(Ok(()), |dir| {
-                    replace(dir, "last-address", text.as_bytes(), Durability::Crash)
-                })?;
-            }
             inner.watcher.add(home.path())?;
             spawn::spawn(&inner.shim_command, &home, &order)
         })
@@ -330,6 +325,23 @@ impl Inner {
             network: record.address.map(|address| self.network.plan_for(address)),
             cgroup: record.cgroup.clone(),
         }
+    }
+
+    fn take_address(&self) -> io::Result<Ipv4Addr> {
+        let mut addresses = lock(&self.addresses);
+        let all_taken = || io::Error::other(format!("all addresses of {} are taken", self.network.subnet()));
+        let address = addresses.take().ok_or_else(all_taken)?;
+        // While the lock is held, so that the file never goes back.
+        let kept = replace(
+            self.network.dir(),
+            LAST_ADDRESS,
+            address.to_string().as_bytes(),
+            Durability::Crash,
+        );
+        if kept.is_err() {
+            addresses.free(address);
+        }
+        kept.map(|()| address)
     }
 
     fn undo(&self, id: InstanceId, address: Ipv4Addr) {

@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use domain::InstanceId;
 use nix::fcntl::{Flock, FlockArg};
@@ -161,7 +162,10 @@ impl Home {
 
 /// Writes beside and renames: readers see the old content or the new one, never a part.
 pub fn replace(dir: &Path, name: &str, bytes: &[u8], durability: Durability) -> io::Result<()> {
-    let beside = dir.join(format!(".{name}.{}", std::process::id()));
+    // Several threads may replace files of one directory at once.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let beside = dir.join(format!(".{name}.{}.{count}", std::process::id()));
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)

@@ -54,6 +54,9 @@ pub use shim::shim_main;
 /// Prefix of a directory that is being removed.
 const REMOVED: &str = ".removed-";
 
+/// File that remembers which address was given out last.
+const LAST_ADDRESS: &str = "last-address";
+
 /// What [`Embedded::open`] needs to know.
 pub struct Config {
     /// Absolute. `instances/` and `net/` in it are this engine's.
@@ -242,7 +245,7 @@ impl Inner {
             doing: "entering it for checks",
             source,
         })?;
-        let last = std::fs::read_to_string(net_dir.join("last-address"))
+        let last = std::fs::read_to_string(net_dir.join(LAST_ADDRESS))
             .ok()
             .and_then(|text| text.trim().parse().ok());
         Ok(Inner {

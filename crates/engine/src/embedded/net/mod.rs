@@ -34,6 +34,7 @@ const BRIDGE: &str = "hob0";
 /// The network of one data directory.
 #[derive(Debug)]
 pub struct Network {
+    dir: PathBuf,
     namespace: PathBuf,
     subnet: Subnet,
     way_out: WayOut,
@@ -77,6 +78,7 @@ impl Network {
         }
         namespace::inside(&namespace, || furnish(subnet)).map_err(refused("making the bridge"))?;
         let mut network = Network {
+            dir: dir.to_owned(),
             namespace,
             subnet,
             way_out: WayOut::new(tag),
@@ -94,6 +96,11 @@ impl Network {
     /// Hob's own address on the instances' network: their default route, DNS server and internal HTTP listener.
     pub fn gateway(&self) -> Ipv4Addr {
         self.subnet.gateway()
+    }
+
+    /// Where the network keeps its files.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn subnet(&self) -> Subnet {

@@ -12,7 +12,7 @@
 //!   `/dev` holds the harmless few; no device node of an image works.
 //! - **Limits:** 512 MiB of memory and 512 processes unless the service says otherwise.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -92,7 +92,7 @@ pub fn runtime_config(home: &Home, order: &LaunchOrder, user: &User, working_dir
             "cgroupsPath": order.cgroup.as_deref().unwrap_or(Path::new("/")),
             "resources": resources(order),
             "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
+            "readonlyPaths": read_only(order),
             "rootfsPropagation": "private",
             "seccomp": seccomp(),
         },
@@ -146,6 +146,19 @@ fn mounts(home: &Home, order: &LaunchOrder) -> Value {
         );
     }
     mounts.into()
+}
+
+/// What may be looked at only. The library mounts each v1 hierarchy writable, whatever it is told, and root in a
+/// container owns its group there: without this it could lift its own limits.
+fn read_only(order: &LaunchOrder) -> Value {
+    let mut paths: Vec<PathBuf> = READ_ONLY.iter().map(PathBuf::from).collect();
+    if order.cgroup.is_some() {
+        let hierarchies = cgroup::hierarchies();
+        let separate = hierarchies.len() > 1;
+        paths.extend(separate.then(|| cgroup::ROOT.into()));
+        paths.extend(hierarchies.into_iter().filter(|_| separate));
+    }
+    json!(paths)
 }
 
 /// Limits, where there are cgroups to hold them.

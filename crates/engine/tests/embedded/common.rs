@@ -176,7 +176,7 @@ impl World {
     }
 }
 
-async fn open(data_dir: &Path, images: &ImageStore, instance_network: Subnet) -> Embedded {
+pub async fn open(data_dir: &Path, images: &ImageStore, instance_network: Subnet) -> Embedded {
     let config = Config {
         data_dir: data_dir.to_owned(),
         images: images.clone(),

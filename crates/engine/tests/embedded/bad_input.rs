@@ -1,0 +1,121 @@
+//! Images and orders that cannot work, and what is said about them.
+
+use engine::{Engine, EngineError, InstanceSpec};
+use images::PackRequest;
+
+use crate::common::{World, can_run, spec};
+
+/// Starts what cannot run and answers why.
+async fn start_error(world: &World, spec: InstanceSpec) -> String {
+    world.engine.start(&spec).await.expect("taken on");
+    let why = world.exited(spec.id).await.start_error.expect("it could not start");
+    world.engine.remove(spec.id).await.expect("removed");
+    why
+}
+
+async fn error_of_image(world: &World, change: impl FnOnce(&mut PackRequest)) -> String {
+    let image = world.image(change).await;
+    start_error(world, spec(&image)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_thing_that_an_image_gets_wrong_is_named() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let why = error_of_image(&world, |request| request.entrypoint = vec!["/srv/app".into()]).await;
+    assert_eq!(why, "the image has no program `/srv/app`");
+    let why = error_of_image(&world, |request| request.entrypoint = vec!["gunicorn".into()]).await;
+    assert!(
+        why.starts_with("the image has no program `gunicorn` in its PATH ("),
+        "{why}"
+    );
+    let why = error_of_image(&world, |request| request.user = "nobody-here".into()).await;
+    assert!(why.contains("`nobody-here`") && why.contains("/etc/passwd"), "{why}");
+    let why = error_of_image(&world, |request| request.user = "app:nogroup".into()).await;
+    assert!(why.contains("`nogroup`"), "{why}");
+    let why = error_of_image(&world, |request| request.working_dir = "/etc/passwd/x".into()).await;
+    assert!(why.contains("/etc/passwd/x"), "{why}");
+    let why = error_of_image(&world, |request| request.entrypoint = vec!["/etc/passwd".into()]).await;
+    assert_eq!(why, "`/etc/passwd` is not executable (chmod +x)");
+    let why = error_of_image(&world, |request| request.entrypoint = vec!["/etc".into()]).await;
+    assert!(why.contains("may not run `/etc`"), "{why}");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_that_this_machine_cannot_run_are_named() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = |files: Vec<(&'static str, &'static [u8])>| {
+        let (images, name) = (world.images.clone(), format!("odd-{}", uuid::Uuid::new_v4().simple()));
+        async move {
+            use std::os::unix::fs::PermissionsExt;
+            let dir = tempfile::TempDir::new().expect("a directory");
+            for (file, content) in files {
+                std::fs::write(dir.path().join(file), content).expect("written");
+                let executable = std::fs::Permissions::from_mode(0o755);
+                std::fs::set_permissions(dir.path().join(file), executable).expect("executable");
+            }
+            let mut request = PackRequest::new(dir.path(), name.parse().expect("a name"));
+            request.entrypoint = vec!["/app".into()];
+            images.pack(request).await.expect("packed").to_string()
+        }
+    };
+    let script = image(vec![("app", b"#!/usr/bin/python3\n")]).await;
+    let why = start_error(&world, spec(&script)).await;
+    assert!(why.contains("the interpreter in its first line"), "{why}");
+    let garbage = image(vec![("app", b"\x7fELF but not really")]).await;
+    let why = start_error(&world, spec(&garbage)).await;
+    assert!(why.contains("another architecture"), "{why}");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_not_there_is_refused_for_good() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    for image in [
+        "sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        "nonsense",
+        "",
+    ] {
+        let spec = spec(image);
+        let error = world.engine.start(&spec).await.expect_err("there is no such image");
+        assert!(matches!(error, EngineError::Permanent(_)), "{error}");
+        assert!(!world.home(spec.id).exists());
+    }
+    let image = world.image(|request| request.stop_signal = "SIGWHAT".into()).await;
+    let error = world
+        .engine
+        .start(&spec(&image))
+        .await
+        .expect_err("there is no such signal")
+        .to_string();
+    assert!(error.contains("`SIGWHAT`"), "{error}");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_environment_that_cannot_be_is_named_without_its_value() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|_| {}).await;
+    let mut nul = spec(&image);
+    nul.env.insert("TOKEN".into(), "sec\0ret".into());
+    assert_eq!(start_error(&world, nul).await, "the variable TOKEN holds a NUL byte");
+    let mut huge = spec(&image);
+    huge.env.insert("HUGE".into(), "x".repeat(200_000));
+    assert_eq!(
+        start_error(&world, huge).await,
+        "the arguments and the environment are too large"
+    );
+    world.close().await;
+}

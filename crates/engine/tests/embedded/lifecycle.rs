@@ -1,0 +1,341 @@
+//! From start to removal.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use domain::{HealthCheck, Resources};
+use engine::conformance::{self, Actors};
+use engine::{Engine, InstanceSpec, Stream};
+
+use crate::common::{World, can_run, eventually, spec};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_engine_keeps_the_promises_of_the_trait() {
+    if !can_run() {
+        return;
+    }
+    struct Busybox(String);
+    impl Busybox {
+        fn running(&self, script: &str) -> InstanceSpec {
+            InstanceSpec {
+                command: Some(vec!["/bin/sh".into(), "-c".into(), script.into()]),
+                ..spec(&self.0)
+            }
+        }
+    }
+    impl Actors for Busybox {
+        fn obedient(&self) -> InstanceSpec {
+            self.running("trap 'exit 0' TERM; sleep 1000 & wait")
+        }
+        fn stubborn(&self) -> InstanceSpec {
+            self.running("trap '' TERM; while :; do sleep 1; done")
+        }
+        fn failing(&self) -> InstanceSpec {
+            self.running("echo last words; exit 3")
+        }
+        fn impossible(&self) -> InstanceSpec {
+            InstanceSpec {
+                command: Some(vec!["/no/such/program".into()]),
+                ..spec(&self.0)
+            }
+        }
+    }
+    let world = World::new().await;
+    let actors = Busybox(world.image(|_| {}).await);
+    conformance::check(&world.engine, &actors).await;
+    assert!(world.engine.list().await.expect("a list").is_empty());
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_and_exit_are_kept_until_removal() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let id = world.run("echo hello; echo oops >&2; exit 3").await;
+    let exit = world.exited(id).await;
+    assert_eq!((exit.code, exit.signal, &exit.start_error), (Some(3), None, &None));
+    assert!(!exit.asked && !exit.out_of_memory);
+    let tail: HashSet<&str> = exit.tail.iter().map(String::as_str).collect();
+    assert_eq!(tail, HashSet::from(["hello", "oops"]));
+    let chunk = world.engine.logs(id, None, 10, 1 << 20).await.expect("a log");
+    let stream = |text: &str| {
+        chunk
+            .lines
+            .iter()
+            .find(|line| line.text == text)
+            .map(|line| line.stream)
+    };
+    assert_eq!(
+        (stream("hello"), stream("oops")),
+        (Some(Stream::Stdout), Some(Stream::Stderr))
+    );
+    assert_eq!(chunk.next, None);
+    world.engine.remove(id).await.expect("removed");
+    assert!(!world.home(id).exists());
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_follows_the_output_across_rotation_and_the_oldest_is_dropped() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    // 24 MB, three times what one file holds.
+    let id = world.run("seq 1 3000000; echo done").await;
+    let mut cursor = None;
+    let mut read: u64 = 0;
+    let mut last = String::new();
+    loop {
+        let chunk = world.engine.logs(id, cursor.clone(), 0, 4 << 20).await.expect("a log");
+        read += chunk.lines.len() as u64;
+        last = chunk.lines.last().map(|line| line.text.clone()).unwrap_or(last);
+        match chunk.next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+        assert!(read < 4_000_000);
+    }
+    assert_eq!(last, "done");
+    assert_eq!(world.exited(id).await.code, Some(0));
+    let files = std::fs::read_dir(world.home(id)).expect("a directory").flatten();
+    let logs: Vec<u64> = files
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("log."))
+        .map(|entry| entry.metadata().expect("a file").len())
+        .collect();
+    assert_eq!(logs.len(), 2, "{logs:?}");
+    assert!(logs.iter().all(|size| *size <= 8 << 20), "{logs:?}");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_asks_by_the_images_own_signal_and_waits_for_the_end() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|request| request.stop_signal = "SIGQUIT".into()).await;
+    let script = "trap 'echo quit; exit 7' QUIT; trap 'exit 1' TERM; echo ready; sleep 1000 & wait";
+    let id = world.run_in(&image, script, |_| {}).await;
+    world.said(id, "ready").await;
+    world.engine.stop(id, Duration::from_secs(20)).await.expect("stopped");
+    let exit = world.exited(id).await;
+    assert_eq!((exit.code, exit.asked), (Some(7), true));
+    assert_eq!(exit.tail, ["ready", "quit"]);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_does_not_know_the_signal_is_not_waited_for() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|_| {}).await;
+    let id = world
+        .run_in(&image, "", |spec| {
+            spec.command = Some(vec!["sleep".into(), "1000".into()])
+        })
+        .await;
+    world.running(id).await;
+    let before = Instant::now();
+    // As a container's first process it would never get the signal: the kernel withholds what has no handler.
+    world.engine.stop(id, Duration::from_secs(60)).await.expect("stopped");
+    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+    assert_eq!(world.exited(id).await.signal, Some(9));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_hostile_program_started_ends_with_it() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let script =
+        "trap '' TERM HUP INT; (trap '' TERM HUP; sleep 1000) & (sleep 1001 &) ; echo up; while :; do sleep 1; done";
+    let id = world.run(script).await;
+    world.said(id, "up").await;
+    world
+        .engine
+        .stop(id, Duration::from_millis(100))
+        .await
+        .expect("stopped");
+    let exit = world.exited(id).await;
+    assert_eq!((exit.signal, exit.asked), (Some(9), true));
+    assert_eq!(processes_named("sleep 1001"), 0);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_starts_at_once_all_succeed() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|_| {}).await;
+    let before = Instant::now();
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        let starts = (0..8).map(|_| {
+            let (engine, mut spec) = (world.engine.clone(), spec(&image));
+            spec.command = Some(vec!["sleep".into(), "1000".into()]);
+            tokio::spawn(async move {
+                engine.start(&spec).await.expect("started");
+                spec.id
+            })
+        });
+        for start in starts.collect::<Vec<_>>() {
+            ids.push(start.await.expect("no panic"));
+        }
+    }
+    for id in &ids {
+        world.running(*id).await;
+    }
+    println!("40 instances, 8 at a time: {:?}", before.elapsed());
+    let list = world.engine.list().await.expect("a list");
+    let addresses: HashSet<_> = list.iter().filter_map(|status| status.address).collect();
+    assert_eq!((list.len(), addresses.len()), (40, 40));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_beyond_the_limit_is_recognised_as_the_reason_of_the_end() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|_| {}).await;
+    let limit = Resources {
+        memory_mb: Some(32),
+        ..Resources::default()
+    };
+    let id = world
+        .run_in(&image, "", |spec| {
+            // One endless line: `tail` has to keep it all.
+            spec.command = Some(vec![
+                "/bin/sh".into(),
+                "-c".into(),
+                "head -c 300000000 /dev/zero | tail -n 1".into(),
+            ]);
+            spec.resources = limit.clone();
+        })
+        .await;
+    let exit = world.exited(id).await;
+    assert!(exit.out_of_memory, "{exit:?}");
+    assert!(exit.describe().contains("out of memory"));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_processes_than_allowed_are_made() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|_| {}).await;
+    let script = "for i in $(seq 50); do sleep 1000 & done; echo made them all";
+    let id = world
+        .run_in(&image, script, |spec| {
+            spec.resources = Resources {
+                pids: Some(10),
+                ..Resources::default()
+            }
+        })
+        .await;
+    let exit = world.exited(id).await;
+    assert_ne!(exit.code, Some(0), "{exit:?}");
+    assert!(exit.tail.iter().any(|line| line.contains("fork")), "{:?}", exit.tail);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_behind() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let ids = [
+        world.run("sleep 1000").await,
+        world.run("exit 1").await,
+        world.run("sleep 1000").await,
+    ];
+    world.running(ids[0]).await;
+    world.exited(ids[1]).await;
+    let findings = world.engine.diagnose().await;
+    let leftovers = findings
+        .iter()
+        .find(|finding| finding.subject == "leftovers")
+        .expect("looked for");
+    assert!(leftovers.message.starts_with("none"), "{leftovers:?}");
+    let way_out = findings
+        .iter()
+        .find(|finding| finding.subject == "network")
+        .expect("looked at");
+    let device = way_out.message.split(' ').next_back().unwrap_or_default().to_owned();
+    assert!(device.starts_with("hob-"), "{way_out:?}");
+    assert!(std::path::Path::new("/sys/class/net").join(&device).exists());
+    let dir = world.close().await;
+    let path = dir.path().to_string_lossy().into_owned();
+    // The kernel takes a moment to dismantle namespaces whose last process has gone.
+    eventually("nothing is left", || async {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+        let device = std::path::Path::new("/sys/class/net").join(&device);
+        let clean = !mounts.contains(&path) && processes_named(&path) == 0 && !device.exists();
+        clean.then_some(())
+    })
+    .await;
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("instances"))
+            .expect("a directory")
+            .count(),
+        0
+    );
+    for id in ids {
+        assert_eq!(groups_named(&id.to_string()), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_check_passes_while_the_process_lives() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let check = HealthCheck {
+        kind: domain::spec::CheckKind::Process,
+        ..HealthCheck::default()
+    };
+    let id = world.run("exit 4").await;
+    world.exited(id).await;
+    let failure = world.engine.probe(id, None, &check).await.expect_err("it has ended");
+    assert_eq!(failure.0, "exit code 4");
+    world.close().await;
+}
+
+fn processes_named(text: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").expect("proc").flatten();
+    let command_lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let matching = command_lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    matching.filter(|line| line.contains(text)).count()
+}
+
+fn groups_named(name: &str) -> Vec<String> {
+    fn walk(dir: &std::path::Path, name: &str, depth: u32, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if entry.file_name().to_string_lossy() == name {
+                    found.push(entry.path().display().to_string());
+                }
+                if depth > 0 {
+                    walk(&entry.path(), name, depth - 1, found);
+                }
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk("/sys/fs/cgroup".as_ref(), name, 3, &mut found);
+    found
+}

@@ -1,0 +1,198 @@
+//! Deaths of all kinds.
+
+use std::time::Duration;
+
+use engine::{Engine, Phase};
+
+use crate::common::{World, can_run, eventually};
+
+fn kill(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("killed");
+}
+
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_control_plane_adopts_what_runs_and_restarts_nothing() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let serving = world.run("echo up; exec httpd -f -p 8080").await;
+    let ended = world.run("echo bye; exit 5").await;
+    world.said(serving, "up").await;
+    let before = world.running(serving).await;
+    world.exited(ended).await;
+    let world = world.reopen().await;
+    assert_eq!(world.status(serving).await, before);
+    assert_eq!(world.exited(ended).await.code, Some(5));
+    assert_eq!(world.lines(serving).await, ["up"]);
+    let check = domain::HealthCheck::default();
+    eventually("it is reached", || async {
+        world.engine.probe(serving, Some(8080), &check).await.ok()
+    })
+    .await;
+    // Its end is noticed by the new one too, and the next instance gets another address.
+    let next = world.run("sleep 1000").await;
+    assert_ne!(world.running(next).await.address, before.address);
+    let mut changes = world.engine.changes();
+    changes.mark_unchanged();
+    kill(before.pid.expect("a process") as i32);
+    tokio::time::timeout(Duration::from_secs(10), changes.changed())
+        .await
+        .expect("told")
+        .expect("alive");
+    assert_eq!(world.exited(serving).await.signal, Some(9));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_instance_during_the_control_planes_absence_is_found() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let short = world.run("echo up; sleep 1; exit 6").await;
+    let orphan = world.run("echo up; exec sleep 1000").await;
+    world.said(short, "up").await;
+    let pid = world.running(orphan).await.pid.expect("a process");
+    let World {
+        engine,
+        images,
+        subnet,
+        dir,
+    } = world;
+    drop(engine);
+    let shim = std::fs::read_to_string(dir.path().join("instances").join(orphan.to_string()).join("shim.json"));
+    let shim = shim
+        .expect("shim.json")
+        .split(['{', ':', ','])
+        .find_map(|field| field.parse().ok())
+        .expect("a pid");
+    kill(shim);
+    eventually("the kernel ends the container with its shim", || async {
+        (!is_alive(pid)).then_some(())
+    })
+    .await;
+    let exit_file = dir.path().join("instances").join(short.to_string()).join("exit.json");
+    eventually("the shim writes down the end", || async {
+        exit_file.exists().then_some(())
+    })
+    .await;
+    let world = World {
+        engine: crate::common::open(dir.path(), &images, subnet).await,
+        images,
+        subnet,
+        dir,
+    };
+    assert_eq!(world.exited(short).await.code, Some(6));
+    let exit = world.exited(orphan).await;
+    assert_eq!((exit.code, exit.signal, exit.asked), (None, None, false));
+    assert_eq!(exit.tail, ["up"]);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_shim_is_noticed_at_once_and_its_container_ends() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let id = world.run("echo up; sleep 1000 & wait").await;
+    world.said(id, "up").await;
+    let pid = world.running(id).await.pid.expect("a process");
+    let mut changes = world.engine.changes();
+    changes.mark_unchanged();
+    kill(world.shim_pid(id));
+    tokio::time::timeout(Duration::from_secs(5), changes.changed())
+        .await
+        .expect("told")
+        .expect("alive");
+    let exit = world.exited(id).await;
+    assert_eq!((exit.code, exit.signal, exit.asked), (None, None, false));
+    assert!(exit.describe().contains("supervisor was killed"));
+    assert_eq!(exit.tail, ["up"]);
+    assert!(!is_alive(pid));
+    world.engine.remove(id).await.expect("removed");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_is_found_again_when_its_file_is_lost() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let id = world.run("exec httpd -f -p 8080").await;
+    world.running(id).await;
+    // As after a restart in a new mount namespace.
+    nix::mount::umount2(world.engine.network().enter_path(), nix::mount::MntFlags::MNT_DETACH).expect("unmounted");
+    let world = world.reopen().await;
+    let check = domain::HealthCheck::default();
+    eventually("it is reached", || async {
+        world.engine.probe(id, Some(8080), &check).await.ok()
+    })
+    .await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_was_cut_off_is_not_listed_and_can_be_repeated() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|_| {}).await;
+    let spec = crate::common::spec(&image);
+    // What a control plane leaves that is killed right after it wrote its record.
+    let donor = world.run("sleep 1000").await;
+    std::fs::create_dir(world.home(spec.id)).expect("a directory");
+    let record = std::fs::read_to_string(world.home(donor).join("record.json")).expect("a record");
+    let record = record.replace(&donor.to_string(), &spec.id.to_string());
+    std::fs::write(world.home(spec.id).join("record.json"), record).expect("written");
+    let world = world.reopen().await;
+    assert!(
+        world
+            .engine
+            .list()
+            .await
+            .expect("a list")
+            .iter()
+            .all(|status| status.id != spec.id)
+    );
+    world.engine.start(&spec).await.expect("started");
+    assert_eq!(world.exited(spec.id).await.code, Some(0));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_of_something_that_runs_makes_the_list_an_error_and_not_shorter() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let id = world.run("sleep 1000").await;
+    world.running(id).await;
+    for file in ["record.json", "shim.json", "state.json"] {
+        let path = world.home(id).join(file);
+        let whole = std::fs::read(&path).expect("bytes");
+        for length in [0, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&path, &whole[..length]).expect("truncated");
+            let error = world
+                .engine
+                .list()
+                .await
+                .expect_err("nothing is concluded from a damaged file")
+                .to_string();
+            assert!(error.contains(file), "{error}");
+            assert!(world.engine.remove(id).await.is_err(), "and nothing is destroyed");
+        }
+        std::fs::write(&path, whole).expect("restored");
+    }
+    assert_eq!(world.status(id).await.phase, Phase::Running);
+    world.close().await;
+}
