@@ -73,3 +73,28 @@ fn signal(pid: u32, number: i32) {
         unsafe { libc::kill(pid, number) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_by_the_path_of_its_program_and_its_role() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let own = scratch.path().join("sleep");
+        fs::copy("/bin/sleep", &own).expect("copied");
+        let mut mine = Command::new(&own).arg("30").spawn().expect("starts");
+        let mut other = Command::new("/bin/sleep").arg("30").spawn().expect("starts");
+        crate::system::eventually(std::time::Duration::from_secs(5), "it runs", || {
+            of_any(&own) == [mine.id()]
+        });
+        assert!(of(&own, Role::Edge).is_empty(), "its first argument is no role");
+        kill(mine.id());
+        let _ = mine.wait();
+        assert!(of_any(&own).is_empty());
+        kill(other.id());
+        let _ = other.wait();
+    }
+}

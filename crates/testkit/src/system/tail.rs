@@ -97,3 +97,41 @@ fn read_all(mut file: File) -> String {
     let _ = file.read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::load::{Audit, Outcome, PostRecord};
+
+    #[test]
+    fn lines_of_a_removed_instance_are_read_to_the_last() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let instance = scratch.path().join("a");
+        fs::create_dir(&instance).expect("made");
+        let mut log = File::create(instance.join("log.1")).expect("made");
+        let tail = LogTail::start(scratch.path().to_path_buf());
+        let [first, last] = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        writeln!(log, "delivered {first}").expect("written");
+        let file = instance.join("log.1");
+        let open = || {
+            fs::read_dir("/proc/self/fd").map_or(0, |fds| {
+                fds.flatten()
+                    .filter(|fd| fs::read_link(fd.path()).is_ok_and(|path| path == file))
+                    .count()
+            })
+        };
+        crate::system::eventually(Duration::from_secs(5), "the tail has it open beside us", || open() == 2);
+        fs::remove_dir_all(&instance).expect("removed");
+        writeln!(log, "delivered {last}").expect("written");
+        let delivered = tail.delivered();
+        let sent = [first, last].map(|id| PostRecord {
+            id,
+            outcome: Outcome::Ok,
+        });
+        assert!(Audit::new(&sent, &delivered).lost.is_empty(), "{delivered:?}");
+    }
+}
