@@ -248,3 +248,18 @@ async fn a_whole_life_in_status_codes() {
     alice.delete(&path).await.expect(204);
     alice.delete(&path).await.expect(404);
 }
+
+/// C6.11: a body that trickles or never comes costs half a minute, not a connection for ever.
+#[tokio::test]
+async fn a_body_that_never_comes_is_given_up() {
+    let world = World::new().await;
+    let operator = world.operator().with_header(CONTENT_TYPE, "application/json");
+    let silence = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+    // From here on nothing touches the store, so that only the deadline can move the clock.
+    tokio::time::pause();
+    let answer = operator
+        .send(Method::POST, "/api/projects/", Body::from_stream(silence))
+        .await;
+    assert_eq!(answer.header("retry-after"), "5");
+    assert!(answer.expect(503)["detail"].is_string());
+}

@@ -141,3 +141,53 @@ async fn odd_orderings_change_nothing() {
     let list = alice.get("/api/projects/?ordering=colour,name").await.expect(200);
     assert_eq!(names(&list)[..2], [names(&list)[0], "p000"]);
 }
+
+/// S2.35, I.8: every field that may order does, both ways.
+#[tokio::test]
+async fn every_allowed_field_orders_both_ways() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let domain = alice.make("/api/domains/", json!({"hostname": "z.example.com"})).await;
+    for name in ["b", "a", "c"] {
+        let service = alice.make_service(name).await;
+        alice.make("/api/workers/", json!({"name": name, "image": "a"})).await;
+        alice.make("/api/configs/", json!({"name": name})).await;
+        alice.make("/api/secrets/", json!({"name": name})).await;
+        alice
+            .make("/api/domains/", json!({"hostname": format!("{name}.example.com")}))
+            .await;
+        let route = json!({"path": format!("/{name}"), "domain": domain, "service": service});
+        alice.make("/api/routes/", route).await;
+    }
+    let first = alice.get("/api/services/?name=b").await.expect(200)["results"][0]["id"].clone();
+    let first = first.as_str().expect("an id");
+    world.succeed(first).await;
+    alice
+        .patch(&format!("/api/services/{first}/"), json!({"image": "b"}))
+        .await
+        .expect(200);
+
+    for (path, fields) in [
+        ("/api/services/", &["name", "created_at", "updated_at", "status"][..]),
+        ("/api/workers/", &["name", "created_at", "updated_at", "status"]),
+        ("/api/deployments/", &["deployed_at", "version_number"]),
+        ("/api/configs/", &["name", "created_at"]),
+        ("/api/secrets/", &["name", "created_at"]),
+        ("/api/domains/", &["hostname", "created_at"]),
+        ("/api/routes/", &["path", "created_at"]),
+    ] {
+        for field in fields {
+            let values = async |ordering: String| {
+                let list = alice.get(&format!("{path}?ordering={ordering}")).await.expect(200);
+                let rows = list["results"].as_array().expect("results").clone();
+                rows.iter().map(|row| row[field].to_string()).collect::<Vec<String>>()
+            };
+            let mut sorted = values(field.to_string()).await;
+            let up = sorted.clone();
+            sorted.sort();
+            assert_eq!(up, sorted, "{path} {field}");
+            sorted.reverse();
+            assert_eq!(values(format!("-{field}")).await, sorted, "{path} -{field}");
+        }
+    }
+}

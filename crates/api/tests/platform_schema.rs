@@ -123,3 +123,62 @@ fn every_reference_of_the_document_leads_somewhere() {
     let unique: BTreeSet<String> = ids.iter().map(|id| id.to_string()).collect();
     assert_eq!(unique.len(), ids.len());
 }
+
+/// Names the program of PyPI's `schemathesis`.
+const SCHEMATHESIS: &str = "HOB_SCHEMATHESIS";
+/// Ends the run, however it goes.
+const SCHEMATHESIS_LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// Thousands of requests made from the document, right and wrong ones: no 5xx, no undocumented status, no answer of
+/// another shape, no wrong input accepted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemathesis_finds_nothing() {
+    let Ok(program) = std::env::var(SCHEMATHESIS) else {
+        println!("SKIPPED: {SCHEMATHESIS} does not name the schemathesis program");
+        return;
+    };
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let key = alice.headers()[http::header::AUTHORIZATION]
+        .to_str()
+        .expect("ASCII")
+        .to_owned();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("schema.json");
+    let document = alice.get("/api/schema/").await.text;
+    std::fs::write(&file, document).expect("written");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let (end, shutdown) = tokio::sync::watch::channel(false);
+    let server = tokio::spawn(api::serve(listener, world.router.clone(), shutdown));
+
+    let mut command = tokio::process::Command::new(program);
+    command
+        .arg("run")
+        .arg(&file)
+        .args(["--url", &url, "--header", &format!("Authorization: {key}")])
+        // Logs and watched rollouts end when they end. A random id is a good UUID of nothing, so that good input is often refused for good reasons; keys that the
+        // run makes and revokes would be its own.
+        .args(["--exclude-checks", "positive_data_acceptance"])
+        .args([
+            "--exclude-path-regex",
+            "^/api/(api-keys|images|schema)/|/(logs|rollout)/$",
+        ])
+        .args([
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--max-examples",
+            "5",
+            "--seed",
+            "7",
+            "--no-color",
+        ])
+        .current_dir(directory.path())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(SCHEMATHESIS_LIMIT, command.output()).await;
+    let output = output.expect("it ends in time").expect("it runs");
+    end.send_replace(true);
+    server.await.expect("the server ends well");
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}");
+}

@@ -82,12 +82,9 @@ impl Operation {
                 "page",
                 json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "const": "last" }] }),
             )
-            .asks(
-                "page_size",
-                json!({ "type": "integer", "minimum": 1, "maximum": 100, "default": 20 }),
-            )
+            .asks("page_size", shapes::anything())
             .asks("ordering", json!({ "type": "string" }))
-            .asks("project", shapes::uuid())
+            .asks("project", shapes::uuid_or_nothing())
     }
 
     /// `get_services_id_logs`.
@@ -124,17 +121,18 @@ pub fn operations() -> Vec<Operation> {
     all.extend(workloads("/api/services/", "service", "Service"));
     all.extend(workloads("/api/workers/", "worker", "Worker"));
     all.extend([
-        deployments(get("/api/deployments/", "List deployments, newest first")).asks("service", shapes::uuid()),
+        deployments(get("/api/deployments/", "List deployments, newest first"))
+            .asks("service", shapes::uuid_or_nothing()),
         get("/api/deployments/{id}/", "Get a deployment")
             .answers(200, "Deployment")
-            .asks("detail", json!({ "enum": ["full"] })),
+            .asks("detail", shapes::anything()),
         post("/api/deployments/{id}/rollback/", "Roll back to a deployment")
             .may_take("Rollback")
             .answers(201, "Deployment"),
         get("/api/deployments/{id}/events/", "The journal of a deployment")
             .answers(200, "Events")
-            .asks("after", json!({ "type": "integer", "minimum": 0 }))
-            .asks("limit", json!({ "type": "integer", "minimum": 1, "maximum": 1000 })),
+            .asks("after", shapes::number_or_nothing())
+            .asks("limit", shapes::number_or_nothing()),
         get("/api/deployments/{id}/receipt/", "Requests counted for a deployment").answers(200, "Receipt"),
     ]);
     all.extend(resource("/api/routes/", "route", "Route"));
@@ -177,18 +175,18 @@ fn crud(list: &str, one: &str, noun: &str, schema: &str) -> Vec<Operation> {
             .answers(201, schema),
         Operation::new("GET", one, format!("Get a {noun}")).answers(200, schema),
         Operation::new("PATCH", one, format!("Change a {noun}"))
-            .takes(&format!("{schema}Patch"))
+            .may_take(&format!("{schema}Patch"))
             .answers(200, schema),
         Operation::new("DELETE", one, format!("Delete a {noun}")).says_nothing(),
     ]
 }
 
 fn deployments(list: Operation) -> Operation {
-    list.lists("Deployment").asks("detail", json!({ "enum": ["full"] }))
+    list.lists("Deployment").asks("detail", shapes::anything())
 }
 
 fn workloads(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
-    let flag = || json!({ "enum": ["0", "1"] });
+    let flag = shapes::anything;
     let one = |method, verb: &str, summary: String| Operation::new(method, format!("{base}{{id}}/{verb}/"), summary);
     let mut all = resource(base, noun, schema);
     all.extend([
@@ -210,8 +208,8 @@ fn workloads(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
             .asks("all", flag()),
         one("GET", "logs", format!("The output of a {noun}, one JSON object a line"))
             .answers_as(200, NDJSON, named("LogLine"))
-            .asks("tail", json!({ "type": "integer", "minimum": 0, "maximum": 10_000 }))
-            .asks("instance", shapes::uuid())
+            .asks("tail", shapes::number_or_nothing())
+            .asks("instance", shapes::uuid_or_nothing())
             .asks("follow", flag()),
         one(
             "GET",
@@ -219,7 +217,7 @@ fn workloads(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
             "How far a rollout is; with watch=1 one JSON object a line until its end".to_owned(),
         )
         .answers(200, "Rollout")
-        .asks("deployment", shapes::uuid())
+        .asks("deployment", shapes::uuid_or_nothing())
         .asks("watch", flag()),
     ]);
     all

@@ -14,6 +14,21 @@ pub fn uuid() -> Value {
     json!({ "type": "string", "format": "uuid" })
 }
 
+/// A parameter that may stand without a value.
+pub fn uuid_or_nothing() -> Value {
+    json!({ "anyOf": [uuid(), { "const": "" }] })
+}
+
+/// A number that is brought into range, or nothing.
+pub fn number_or_nothing() -> Value {
+    json!({ "anyOf": [count(), { "const": "" }] })
+}
+
+/// A parameter whose unknown values mean what its absence means.
+pub fn anything() -> Value {
+    json!({ "type": "string" })
+}
+
 /// S0.26, S2.17.
 pub fn page_of(schema: &str) -> Value {
     object(vec![
@@ -325,7 +340,7 @@ fn item_fields() -> Vec<(&'static str, Value)> {
             "key",
             json!({ "type": "string", "minLength": 1, "maxLength": ENV_KEY_MAX, "pattern": key }),
         ),
-        ("value", json!({ "type": "string", "maxLength": ENV_VALUE_MAX / 4 })),
+        ("value", json!({ "type": "string", "maxLength": ENV_VALUE_MAX })),
     ]
 }
 
