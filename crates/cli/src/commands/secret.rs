@@ -1,0 +1,188 @@
+//! `hob secret`: settings whose values are never shown, logged, or given on a command line.
+
+use std::io::{BufRead, Read};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Common;
+use super::config::parse_pair;
+use super::login::ask_silently;
+use crate::environment::Environment;
+use crate::error::{Result, Trouble};
+use crate::find::Found;
+use crate::model::{self, Item};
+use crate::screen::Screen;
+use crate::session::Session;
+use crate::text;
+
+const SECRETS: &str = "/api/secrets/";
+/// Most bytes of one value (the server's limit is the same).
+const VALUE_BYTES_MAX: u64 = 64 * 1024;
+/// Most bytes of a file of variables.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Values come from standard input or a file, never from the command line, where others could see them.
+Changes reach instances with the next deployment: `hob deploy NAME`.
+
+Examples:
+  hob secret set web DATABASE_PASSWORD            asks for the value
+  hob secret set web API_KEY < key.txt            takes it from a file, without its last line end
+  hob secret set web --env-file secrets.env       takes many, KEY=VALUE on each line
+  hob secret list web")]
+pub struct SecretCommand {
+    #[command(subcommand)]
+    action: Action,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Set a secret variable from standard input, or many from a file
+    Set {
+        /// Service
+        name: String,
+        #[arg(
+            required_unless_present = "env_file",
+            conflicts_with = "env_file",
+            value_name = "KEY"
+        )]
+        key: Option<String>,
+        /// File with KEY=VALUE on each line; - is standard input
+        #[arg(long, value_name = "FILE")]
+        env_file: Option<PathBuf>,
+    },
+    /// Remove secret variables
+    Unset {
+        /// Service
+        name: String,
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+    },
+    /// Show keys, never values
+    List {
+        /// Service
+        name: String,
+    },
+}
+
+impl SecretCommand {
+    pub async fn run(self, environment: &Environment, screen: &mut Screen) -> Result<()> {
+        let mut session = Session::open(environment, &self.common, screen)?;
+        match self.action {
+            Action::Set { name, key, env_file } => {
+                let found = session.find(&name).await?;
+                let pairs = match (key, env_file) {
+                    (Some(key), _) => vec![(key.clone(), read_value(environment, &key)?)],
+                    (None, Some(file)) => read_file(&file)?,
+                    (None, None) => return Err(Trouble::usage("give a KEY, or --env-file FILE")),
+                };
+                let secret = session
+                    .settings_of(SECRETS, &name, found.service.secret.clone())
+                    .await?;
+                session.set_items(SECRETS, &secret, &pairs).await?;
+                session.attach("secret", &found, &secret).await?;
+                session.told_changes(&found, pairs.iter().map(|(key, _)| key.as_str()), "set")
+            }
+            Action::Unset { name, keys } => {
+                let found = session.find(&name).await?;
+                session
+                    .unset_items(SECRETS, found.service.secret.as_deref(), &found, &keys)
+                    .await?;
+                session.told_changes(&found, keys.iter().map(String::as_str), "removed")
+            }
+            Action::List { name } => {
+                let found = session.find(&name).await?;
+                let path = |id: &String| format!("{SECRETS}{id}/items/");
+                let items = match &found.service.secret {
+                    Some(id) => session.client.rows(&path(id), &[("keys", "1")]).await?,
+                    None => Vec::new(),
+                };
+                let read: Vec<Item> = items.iter().map(model::read).collect::<Result<_>>()?;
+                session
+                    .screen
+                    .either(&json!({ "results": items }), || listing(&found, read))
+            }
+        }
+    }
+}
+
+fn listing(found: &Found, mut items: Vec<Item>) -> String {
+    if items.is_empty() {
+        return format!(
+            "{} has no secrets; `hob secret set {} KEY` makes one",
+            found.name(),
+            found.name()
+        );
+    }
+    items.sort_by(|a, b| a.key.cmp(&b.key));
+    text::table(
+        ["KEY", "CHANGED (UTC)"],
+        items.into_iter().map(|item| [item.key, text::moment(&item.updated_at)]),
+    )
+}
+
+fn read_value(environment: &Environment, key: &str) -> Result<String> {
+    if environment.stdin_is_terminal {
+        return ask_silently(&format!("Value of {key}: "));
+    }
+    let mut value = String::new();
+    let mut input = std::io::stdin().lock().take(VALUE_BYTES_MAX + 1);
+    input
+        .read_to_string(&mut value)
+        .map_err(|_| Trouble::usage(format!("the value of {key} is no UTF-8 text")))?;
+    if value.len() as u64 > VALUE_BYTES_MAX {
+        return Err(Trouble::usage(format!(
+            "the value of {key} is longer than {VALUE_BYTES_MAX} bytes"
+        )));
+    }
+    // What `echo` and editors add.
+    if value.ends_with('\n') {
+        value.pop();
+    }
+    Ok(value)
+}
+
+fn read_file(path: &std::path::Path) -> Result<Vec<(String, String)>> {
+    let cannot = |error: std::io::Error| Trouble::failed(format!("cannot read {}: {error}", path.display()));
+    let reader: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(cannot)?)
+    };
+    let mut pairs = Vec::new();
+    for (n, line) in std::io::BufReader::new(reader.take(FILE_BYTES_MAX)).lines().enumerate() {
+        let line = line.map_err(cannot)?;
+        let trimmed = line.trim();
+        if trimmed.is_empty() || trimmed.starts_with('#') {
+            continue;
+        }
+        // The line itself is not repeated: it may hold a value.
+        let bad = |_| Trouble::usage(format!("{}, line {}: use KEY=VALUE", path.display(), n + 1));
+        pairs.push(parse_pair(trimmed.strip_prefix("export ").unwrap_or(trimmed)).map_err(bad)?);
+    }
+    if pairs.is_empty() {
+        return Err(Trouble::usage(format!("{} holds no KEY=VALUE", path.display())));
+    }
+    Ok(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_variables_is_read_without_comments_and_its_lines_are_never_repeated() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "# a\nA=1\n\nexport B=x=y\n").unwrap();
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(read_file(file.path()).unwrap(), [pair("A", "1"), pair("B", "x=y")]);
+        std::fs::write(file.path(), "A=1\nhunter2\n").unwrap();
+        let trouble = read_file(file.path()).unwrap_err();
+        assert!(trouble.message.contains("line 2") && !trouble.message.contains("hunter2"));
+    }
+}

@@ -1,0 +1,118 @@
+//! Waits for the end of a rollout and shows how far it is.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::client::{Lines, query};
+use crate::error::{Outcome, Result, Trouble};
+use crate::find::Found;
+use crate::model::{self, Rollout};
+use crate::progress;
+use crate::session::Session;
+
+/// A server that is away for so long is given up. Restarts take seconds.
+const ABSENCE_MAX: Duration = Duration::from_secs(60);
+/// Pause before a broken stream is opened again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(300);
+
+/// What the user wants of the wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    pub waits: bool,
+    pub limit: Duration,
+}
+
+impl Session<'_> {
+    /// Shows a rollout until its end and answers how it ended. Without patience: shows it once.
+    ///
+    /// # Guarantees
+    /// A server that goes away and comes back is waited for: the rollout is the server's, and survives it.
+    ///
+    /// # Errors
+    /// `TimedOut` after the limit and on an interrupt, with what goes on; never because the rollout failed.
+    pub async fn follow(&mut self, found: &Found, deployment: &str, patience: Patience) -> Result<Rollout> {
+        let deadline = Instant::now() + patience.limit;
+        let mut watch = Watch::new(found, deployment);
+        let bar = self.screen.live("{spinner} {wide_msg} {elapsed}");
+        loop {
+            let next = tokio::select! {
+                next = timeout_at(deadline, watch.next(self)) => next,
+                _ = tokio::signal::ctrl_c() => return Err(goes_on("stopped waiting", found.name())),
+            };
+            let document = match next {
+                Ok(document) => document?,
+                Err(_) => {
+                    return Err(goes_on(
+                        &format!("not over within {} s", patience.limit.as_secs()),
+                        found.name(),
+                    ));
+                }
+            };
+            let rollout: Rollout = model::read(&document)?;
+            let words = progress::describe(&rollout);
+            bar.set_message(format!("{} version {}  {words}", rollout.name, rollout.version));
+            if self.screen.is_json() {
+                self.screen.document(&document)?;
+            } else if !self.screen.is_live() && watch.shown.as_ref() != Some(&words) {
+                self.screen.line(progress::line(&rollout))?;
+            }
+            watch.shown = Some(words);
+            if rollout.done || !patience.waits {
+                bar.finish_and_clear();
+                return Ok(rollout);
+            }
+        }
+    }
+}
+
+fn goes_on(what: &str, name: &str) -> Trouble {
+    Trouble::new(Outcome::TimedOut, format!("{what}; the rollout of {name} goes on")).advise(format!(
+        "`hob status {name}` shows it, `hob cancel {name}` takes it back"
+    ))
+}
+
+/// The stream of one rollout's states, opened again when it breaks.
+struct Watch {
+    target: String,
+    lines: Option<Lines>,
+    heard: Instant,
+    /// The last words that were shown.
+    shown: Option<String>,
+}
+
+impl Watch {
+    fn new(found: &Found, deployment: &str) -> Self {
+        Watch {
+            target: query(&found.path("rollout/"), &[("watch", "1"), ("deployment", deployment)]),
+            lines: None,
+            heard: Instant::now(),
+            shown: None,
+        }
+    }
+
+    async fn next(&mut self, session: &Session<'_>) -> Result<Value> {
+        loop {
+            if let Some(lines) = &mut self.lines {
+                if let Some(document) = lines.next().await {
+                    self.heard = Instant::now();
+                    return Ok(document);
+                }
+                self.lines = None;
+                sleep(RECONNECT_PAUSE).await;
+            }
+            match session.client.lines(&self.target).await {
+                Ok(lines) => self.lines = Some(lines),
+                Err(trouble) if self.may_come_back(&trouble) => sleep(RECONNECT_PAUSE).await,
+                Err(trouble) => return Err(trouble),
+            }
+        }
+    }
+
+    /// The server is away, or says that it is not ready; and has been there a moment ago.
+    fn may_come_back(&self, trouble: &Trouble) -> bool {
+        let away = trouble.outcome == Outcome::Refused && matches!(trouble.status, None | Some(503));
+        away && self.heard.elapsed() < ABSENCE_MAX
+    }
+}

@@ -1,0 +1,83 @@
+//! A rollout in words.
+
+use std::collections::BTreeMap;
+
+use crate::model::Rollout;
+use crate::text;
+
+/// States in the order of a life, with the words that are shown for them.
+const STATES: [(&str, &str); 8] = [
+    ("starting", "starting"),
+    ("healthy", "ready"),
+    ("serving", "routed"),
+    ("unhealthy", "unhealthy"),
+    ("draining", "draining"),
+    ("stopping", "stopping"),
+    ("exited", "exited"),
+    ("gone", "gone"),
+];
+
+/// One line: the stage, instances by state, and why it waits. Two equal lines mean that nothing was learned.
+pub fn describe(rollout: &Rollout) -> String {
+    let mut line = rollout.stage.clone();
+    let new = sides(&rollout.instances.new);
+    let old = sides(&rollout.instances.old);
+    if !new.is_empty() {
+        line.push_str(&format!("; new: {new}"));
+    }
+    if !old.is_empty() {
+        line.push_str(&format!("; old: {old}"));
+    }
+    if !rollout.waiting.is_empty() && !rollout.done {
+        line.push_str(&format!("; waits: {}", text::first_line(&rollout.waiting, 200)));
+    }
+    if let Some(why) = &rollout.frozen {
+        line.push_str(&format!("; frozen: {}", text::first_line(why, 200)));
+    }
+    line
+}
+
+fn sides(states: &BTreeMap<String, u32>) -> String {
+    let known = STATES
+        .iter()
+        .filter_map(|(state, word)| Some((*word, *states.get(*state)?)));
+    let unknown = states
+        .iter()
+        .filter(|(state, _)| STATES.iter().all(|(known, _)| known != state));
+    let parts = known.chain(unknown.map(|(state, number)| (state.as_str(), *number)));
+    parts
+        .map(|(word, number)| format!("{number} {word}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// For programs that read lines: when, and what.
+pub fn line(rollout: &Rollout) -> String {
+    let elapsed = text::duration(rollout.elapsed_ms);
+    format!(
+        "{elapsed:>9}  {} version {}  {}",
+        rollout.name,
+        rollout.version,
+        describe(rollout)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_states_in_the_order_of_a_life() {
+        let document = serde_json::json!({
+            "deployment": "d", "name": "web", "version": 4, "image": "web:2", "stage": "deploying", "done": false,
+            "waiting": "for instance 1234 to pass its check: connection refused", "replicas": 4, "elapsed_ms": 2_345,
+            "instances": { "new": { "serving": 1, "healthy": 1, "starting": 2 }, "old": { "draining": 1, "odd": 3 } },
+        });
+        let rollout: Rollout = crate::model::read(&document).unwrap();
+        assert_eq!(
+            line(&rollout),
+            "    2.3 s  web version 4  deploying; new: 2 starting, 1 ready, 1 routed; old: 1 draining, 3 odd; \
+             waits: for instance 1234 to pass its check: connection refused"
+        );
+    }
+}
