@@ -6,18 +6,12 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use config::{Host, UpArgs};
 
 /// Deploys containers on your own machine with zero failed requests.
 #[derive(Parser)]
-#[command(
-    name = "hob",
-    version,
-    propagate_version = true,
-    subcommand_required = true,
-    arg_required_else_help = true
-)]
+#[command(name = "hob", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 struct Hob {
     #[command(subcommand)]
     role: Role,
@@ -27,6 +21,8 @@ struct Hob {
 enum Role {
     /// Run the platform: API, edge and engine
     Up(UpArgs),
+    #[command(flatten)]
+    Client(cli::ClientCommand),
 }
 
 fn main() -> ExitCode {
@@ -42,15 +38,24 @@ fn main() -> ExitCode {
     drop(program);
     match Hob::parse().role {
         Role::Up(args) => up::run(args, &host()),
+        Role::Client(command) => client(command),
     }
 }
 
-fn host() -> Host {
-    let var = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(std::path::PathBuf::from)
+/// One thread is enough for a client.
+fn client(command: cli::ClientCommand) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("hob: no event loop to work with: {error}");
+            return ExitCode::FAILURE;
+        }
     };
+    runtime.block_on(cli::run(command, cli::Environment::of_process(), Hob::command()))
+}
+
+fn host() -> Host {
+    let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(std::path::PathBuf::from);
     let uid = nix::unistd::geteuid();
     Host {
         is_root: uid.is_root(),
