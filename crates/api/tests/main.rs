@@ -2,6 +2,7 @@
 //!
 //! One file for each resource. Each test names, in its doc comment, the facts that it proves; `facts.rs` adds them up.
 
+mod documents;
 mod facts;
 mod operations;
 mod platform_api_keys;

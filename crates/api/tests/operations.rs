@@ -64,3 +64,24 @@ async fn status_and_doctor_are_for_the_owner_of_the_machine() {
     let doctor = world.operator().get("/local/doctor").await.expect(200);
     assert_eq!(doctor["results"][0]["subject"], "cgroups");
 }
+
+/// S2.1, S2.6 to S2.12: the root names every resource by its absolute link, and each link answers.
+#[tokio::test]
+async fn the_root_names_every_resource() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let root = alice.get("/api/").await.expect(200);
+    for resource in [
+        "services",
+        "workers",
+        "routes",
+        "domains",
+        "configs",
+        "secrets",
+        "deployments",
+    ] {
+        let link = format!("https://hob.example/api/{resource}/");
+        assert_eq!(root[resource], link);
+        alice.get(&format!("/api/{resource}/")).await.expect(200);
+    }
+}

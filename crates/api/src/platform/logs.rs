@@ -52,6 +52,7 @@ pub async fn stream(
         only: params.uuid("instance")?,
         tail: usize::try_from(tail).unwrap_or(LOG_TAIL_MAX),
         follow: params.flag("follow"),
+        asked_at_us: api.now_us(),
         wake: api.store.wake(),
         cursors: HashMap::new(),
         finished: HashSet::new(),
@@ -68,6 +69,8 @@ struct Reader {
     only: Option<InstanceId>,
     tail: usize,
     follow: bool,
+    /// Who does not follow is done when only later lines come: an app may write faster than anybody reads.
+    asked_at_us: i64,
     wake: tokio::sync::watch::Receiver<u64>,
     /// How far each instance has been read. Absent: not at all.
     cursors: HashMap<InstanceId, LogCursor>,
@@ -91,12 +94,16 @@ impl Reader {
         loop {
             let round = self.round(&instances).await;
             let silent = round.is_empty();
+            let up_to_date = round.iter().all(|(_, _, line)| line.at_us > self.asked_at_us);
             self.send(&lines, round).await?;
+            if !self.follow && up_to_date {
+                return Ok(());
+            }
             if !silent {
                 spoken_at = Instant::now();
                 continue;
             }
-            if !self.follow || self.only.is_some_and(|id| self.finished.contains(&id)) {
+            if self.only.is_some_and(|id| self.finished.contains(&id)) {
                 return Ok(());
             }
             if spoken_at.elapsed() >= STREAM_HEARTBEAT {
