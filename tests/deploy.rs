@@ -61,8 +61,8 @@ fn a_service_is_deployed_routed_rolled_and_rolled_back() {
         .collect();
     assert_eq!(versions, [3, 2, 1]);
     assert_eq!(
-        deployments[0]["rollback_from"], deployments[1]["id"],
-        "what was left behind: {}",
+        deployments[0]["rollback_from"], deployments[2]["id"],
+        "S0.34: the target: {}",
         deployments[0]
     );
     assert_eq!(deployments[0]["digest"], deployments[2]["digest"], "the image of then");
@@ -167,16 +167,20 @@ fn images_of_other_tools_are_imported_and_run() {
     }
     let Some(hob) = Hob::start(HOB) else { return };
     let layout = hob.scratch().join("layout");
-    let app = App::binary().to_str().expect("a plain path");
+    let layer = hob.scratch().join("layer.tar");
+    std::fs::copy(App::binary(), hob.scratch().join("app")).expect("the app is copied");
+    let layer = layer.to_str().expect("a plain path");
+    let scratch = hob.scratch().to_str().expect("a plain path");
     let path = layout.to_str().expect("a plain path");
     let image = format!("{path}:first");
     let archive = hob.scratch().join("image.tar");
     let archive = archive.to_str().expect("a plain path");
     let (from, to) = (format!("oci:{image}"), format!("docker-archive:{archive}:saved:1"));
-    let steps: [(&str, &[&str]); 5] = [
+    let steps: [(&str, &[&str]); 6] = [
         ("umoci", &["init", "--layout", path]),
         ("umoci", &["new", "--image", &image]),
-        ("umoci", &["insert", "--image", &image, app, "/app"]),
+        ("tar", &["-C", scratch, "-cf", layer, "app"]),
+        ("umoci", &["raw", "add-layer", "--image", &image, layer]),
         (
             "umoci",
             &[
