@@ -296,7 +296,7 @@ fn a_corrupt_archive_is_refused() {
     let Some(layout) = Layout::make(&hob, "cut") else {
         return;
     };
-    layout.umoci(&["insert", "--image", &layout.image(), layout.app(), "/app"]);
+    layout.add_app(&hob);
     let archive = layout.archive();
     let length = fs::metadata(&archive).expect("made").len();
     fs::File::options()
@@ -317,7 +317,7 @@ fn an_image_for_another_architecture_is_refused_and_both_are_named() {
     let Some(layout) = Layout::make(&hob, "arch") else {
         return;
     };
-    layout.umoci(&["insert", "--image", &layout.image(), layout.app(), "/app"]);
+    layout.add_app(&hob);
     layout.umoci(&[
         "config",
         "--image",
@@ -412,8 +412,25 @@ impl Layout {
         format!("{}:made", self.path())
     }
 
-    fn app(&self) -> &'static str {
-        App::binary().to_str().expect("plain")
+    /// A layer with the app. (`umoci insert` of Debian 12 writes layers without their end.)
+    fn add_app(&self, hob: &Hob) {
+        fs::copy(App::binary(), hob.scratch().join("app")).expect("the app is copied");
+        let layer = self.directory.with_extension("layer");
+        let made = Command::new("tar")
+            .arg("-C")
+            .arg(hob.scratch())
+            .arg("-cf")
+            .arg(&layer)
+            .arg("app")
+            .output();
+        assert!(made.expect("tar runs").status.success());
+        self.umoci(&[
+            "raw",
+            "add-layer",
+            "--image",
+            &self.image(),
+            layer.to_str().expect("plain"),
+        ]);
     }
 
     fn umoci(&self, arguments: &[&str]) {

@@ -106,7 +106,10 @@ impl Hob {
 
     /// The service of that name, or null.
     pub fn service(&self, name: &str) -> Value {
-        self.api("GET", &format!("/api/services/?name={name}"), None).1["results"][0].take()
+        self.api("GET", &format!("/api/services/?name={name}"), None).1["results"]
+            .get(0)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// The service's instances that are not gone, in the order of the interface.
