@@ -267,7 +267,13 @@ impl Embedded {
 
     async fn process_lives(&self, id: InstanceId) -> Result<(), ProbeFailure> {
         let home = self.inner.home(id);
-        let phase = blocking(move || Ok(instance::read(&home)?.map(|snapshot| snapshot.status(&home).phase))).await;
+        let inner = self.inner.clone();
+        let read = move || {
+            Ok(inner
+                .read_or_wait(id, &home)?
+                .map(|snapshot| snapshot.status(&home).phase))
+        };
+        let phase = blocking(read).await;
         match phase {
             Ok(Some(Phase::Running)) => Ok(()),
             Ok(Some(Phase::Exited(exit))) => Err(ProbeFailure(exit.describe())),
@@ -385,11 +391,8 @@ impl Inner {
     fn list_now(&self) -> io::Result<Vec<InstanceStatus>> {
         let mut statuses = Vec::new();
         for (id, home) in homes(&self.instances_dir)? {
-            match self.read_or_wait(id, &home)? {
-                Some(snapshot) => statuses.push(snapshot.status(&home)),
-                // Removed since the directory was listed, or never completely taken on.
-                None => {}
-            }
+            // `None`: removed since the directory was listed, or never completely taken on.
+            statuses.extend(self.read_or_wait(id, &home)?.map(|snapshot| snapshot.status(&home)));
         }
         statuses.sort_by_key(|status| status.id);
         Ok(statuses)

@@ -43,7 +43,7 @@ pub fn spawn(shim_command: &[OsString], home: &Home, order: &LaunchOrder) -> io:
     let status = child.wait()?;
     match status.code() {
         Some(0) => sent,
-        Some(code) if code == i32::from(EXIT_TAKEN) => Ok(()),
+        Some(code) if code == i32::from(EXIT_TAKEN) && home.shim()?.is_some() => Ok(()),
         _ => Err(io::Error::other(format!(
             "the shim did not start ({status}): {}",
             complaint.trim()

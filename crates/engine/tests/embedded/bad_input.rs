@@ -119,3 +119,90 @@ async fn an_environment_that_cannot_be_is_named_without_its_value() {
     );
     world.close().await;
 }
+
+/// A file system of our own at a directory, until it is dropped.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    fn new(kind: &str, options: impl FnOnce(&std::path::Path) -> String) -> Mounted {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let at = dir.path().join("at");
+        std::fs::create_dir(&at).expect("a directory");
+        let options = options(dir.path());
+        nix::mount::mount(
+            Some(kind),
+            &at,
+            Some(kind),
+            nix::mount::MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .expect("mounted");
+        Mounted(dir)
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("at")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_overlayfs_is_refused_instances_get_copies() {
+    if !can_run() {
+        return;
+    }
+    // Overlayfs takes no directory of another overlayfs to write to.
+    let mounted = Mounted::new("overlay", |dir| {
+        for name in ["lower", "upper", "work"] {
+            std::fs::create_dir(dir.join(name)).expect("a directory");
+        }
+        let dir = dir.display();
+        format!("lowerdir={dir}/lower,upperdir={dir}/upper,workdir={dir}/work")
+    });
+    let world = World::on(tempfile::TempDir::new_in(mounted.path()).expect("a directory")).await;
+    let findings = world.engine.diagnose().await;
+    let overlay = findings
+        .iter()
+        .find(|finding| finding.subject == "overlayfs")
+        .expect("looked at");
+    assert_eq!(overlay.level, engine::Level::Warning, "{overlay:?}");
+    let image = world.image(|_| {}).await;
+    let lines = world
+        .output_of(&image, "echo x > /srv/mark; cat /srv/mark; id -u", |_| {})
+        .await;
+    assert_eq!(lines, ["x", "0"]);
+    assert_eq!(world.output_of(&image, "ls /srv", |_| {}).await, Vec::<String>::new());
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_named_and_loses_nothing_that_runs() {
+    if !can_run() {
+        return;
+    }
+    let mounted = Mounted::new("tmpfs", |_| "size=16m".to_owned());
+    let world = World::on(tempfile::TempDir::new_in(mounted.path()).expect("a directory")).await;
+    let image = world.image(|_| {}).await;
+    let running = world
+        .run_in(&image, "echo up; while :; do echo more; sleep 1; done", |_| {})
+        .await;
+    world.said(running, "up").await;
+    let filler = world.dir.path().join("filler");
+    let _ = std::fs::write(&filler, vec![0; 32 << 20]);
+    let spec = spec(&image);
+    let why = match world.engine.start(&spec).await {
+        Err(error) => error.to_string(),
+        Ok(()) => world.exited(spec.id).await.start_error.unwrap_or_default(),
+    };
+    assert!(why.contains("space") || why.contains("full"), "{why}");
+    world.running(running).await;
+    std::fs::remove_file(filler).expect("removed");
+    let next = world.run_in(&image, "echo again", |_| {}).await;
+    assert_eq!(world.exited(next).await.code, Some(0));
+    world.close().await;
+}

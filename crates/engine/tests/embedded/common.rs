@@ -50,7 +50,10 @@ fn subnet() -> Subnet {
 
 impl World {
     pub async fn new() -> World {
-        let dir = TempDir::new().expect("a directory");
+        World::on(TempDir::new().expect("a directory")).await
+    }
+
+    pub async fn on(dir: TempDir) -> World {
         let images = ImageStore::open(dir.path().join("images"), Limits::default()).expect("an image store");
         let subnet = subnet();
         let engine = open(dir.path(), &images, subnet).await;

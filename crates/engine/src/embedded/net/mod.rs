@@ -141,12 +141,12 @@ impl Network {
 
     fn open_way_out(&mut self) {
         let finding = match self.way_out.open(&self.namespace) {
-            Ok(None) => finding(
+            Ok(remarks) if remarks.is_empty() => finding(
                 Level::Ok,
                 format!("{} with a way out by {}", self.subnet, self.way_out.device()),
                 "",
             ),
-            Ok(Some(remark)) => finding(Level::Warning, remark, "nothing; Hob does not turn it off again"),
+            Ok(remarks) => finding(Level::Warning, remarks.join("; "), "look whether that is what you want"),
             Err(error) => finding(
                 Level::Warning,
                 format!("instances have no way out: {error}"),

@@ -45,15 +45,25 @@ impl WayOut {
         &self.device
     }
 
-    /// Builds what is missing; nothing is touched that is there. Answers a remark for the operator, if there is one.
-    pub fn open(&self, namespace_path: &Path) -> io::Result<Option<String>> {
+    /// Builds what is missing; nothing is touched that is there. Answers remarks for the operator.
+    pub fn open(&self, namespace_path: &Path) -> io::Result<Vec<String>> {
         let mut host = Netlink::open()?;
         if host.index_of(&self.device)?.is_none() {
             self.build_cable(&mut host, namespace_path)?;
         }
         self.load_host_rules()?;
         namespace::inside(namespace_path, load_inside_rules)?;
-        allow_forwarding()
+        let mut remarks = Vec::from_iter(allow_forwarding()?);
+        let dropping = others_that_drop();
+        if !dropping.is_empty() {
+            let tables = dropping.join(", ");
+            remarks.push(format!(
+                "the host's table {tables} drops what it forwards, so instances may have no way out; \
+                 allow {} there (with Docker: in the chain DOCKER-USER)",
+                self.device
+            ));
+        }
+        Ok(remarks)
     }
 
     /// Removes cable and rules. No error where there are none.
@@ -169,6 +179,40 @@ fn allow_forwarding() -> io::Result<Option<String>> {
     ))
 }
 
+/// Tables of others that drop whatever they do not know by name, as Docker's does: what leads out is then dropped too.
+fn others_that_drop() -> Vec<String> {
+    let mut command = nft_command();
+    command
+        .args(["list", "chains", "ip"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let listing = command
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    dropping_tables(&listing.unwrap_or_default())
+}
+
+fn dropping_tables(listing: &str) -> Vec<String> {
+    let (mut table, mut dropping) = (String::new(), Vec::new());
+    for line in listing.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("table ip ") {
+            table = name.trim_end_matches(" {").to_owned();
+        } else if line.contains("hook forward") && line.contains("policy drop") {
+            dropping.push(table.clone());
+        }
+    }
+    dropping
+}
+
+fn nft_command() -> Command {
+    let mut command = Command::new("nft");
+    command
+        .env_clear()
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin");
+    command
+}
+
 /// Runs `nft` on a script, by argument vector; names in the script are our own.
 fn nft(script: &str) -> io::Result<()> {
     let mut command = Command::new("nft");
@@ -196,4 +240,25 @@ fn nft(script: &str) -> io::Result<()> {
     let text = String::from_utf8_lossy(&output.stderr);
     let first = text.lines().next().unwrap_or("no message");
     Err(io::Error::other(format!("nft: {first}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_drops_by_default_is_named() {
+        let listing = "table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n\
+            \tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n\
+            table ip hob_1 {\n\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n\t}\n}\n";
+        assert_eq!(dropping_tables(listing), ["filter"]);
+        assert!(dropping_tables("").is_empty());
+    }
+
+    #[test]
+    fn names_fit_into_what_the_kernel_takes() {
+        let way_out = WayOut::new("ffffffff");
+        assert!(way_out.device().len() < 16, "{}", way_out.device());
+        assert!(way_out.slot < TRANSIT_SLOTS);
+    }
 }

@@ -11,9 +11,12 @@
 //! - Mounts and the network device of the instance live in namespaces of the shim and the container. When both are
 //!   gone, however they went, the kernel has removed them.
 //! - When the shim is killed, the kernel kills the container ([`program`]).
+//! - The container inherits nothing of the control plane: no descriptor, environment, mask or protection.
 //! - Single-threaded throughout; it waits in one blocking `poll` and wakes for nothing but output and the end.
 //!
 //! # Assumptions
+//! Whoever supervises the control plane ends that process alone: under systemd `KillMode=process`, or it ends every
+//! shim, and so every container, with the control plane.
 //! Called first thing in `main`, before any thread exists: it forks.
 
 mod bundle;
@@ -30,8 +33,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::fcntl::Flock;
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
 use super::cgroup;
@@ -45,6 +49,9 @@ use output::Output;
 
 /// A container that does not run after so long never will; the shim then ends itself and the container with it.
 const CREATE_LIMIT_S: u32 = 60;
+
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Exit status: another shim has this instance.
 pub const EXIT_TAKEN: u8 = 3;
@@ -73,7 +80,8 @@ pub fn shim_main(args: Vec<OsString>) -> ExitCode {
 
 fn take_on(args: Vec<OsString>) -> io::Result<ExitCode> {
     let home = Home::new(directory_argument(args)?);
-    let Some(lock) = home.lock()? else {
+    inherit_nothing();
+    let Some(lock) = lock_patiently(&home)? else {
         return Ok(ExitCode::from(EXIT_TAKEN));
     };
     let order = read_order()?;
@@ -99,6 +107,31 @@ fn take_on(args: Vec<OsString>) -> io::Result<ExitCode> {
             })
         }
     }
+}
+
+/// Whatever the control plane leaves open, has masked, or was given by its own supervisor must not reach a container.
+fn inherit_nothing() {
+    // SAFETY: nothing in this process has opened a descriptor yet; the other calls have no preconditions.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);
+        libc::umask(0o022);
+    }
+    // A server is often protected from the kernel's out-of-memory killer; its tenants are not. Raising needs no right.
+    let score = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    if score.trim().parse::<i32>().is_ok_and(|score| score < 0) {
+        let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    }
+}
+
+/// Whoever looks whether there is a shim holds the lock for a moment.
+fn lock_patiently(home: &Home) -> io::Result<Option<Flock<File>>> {
+    for _ in 0..LOCK_TRIES {
+        if let Some(lock) = home.lock()? {
+            return Ok(Some(lock));
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Ok(None)
 }
 
 fn directory_argument(args: Vec<OsString>) -> io::Result<PathBuf> {
