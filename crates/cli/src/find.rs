@@ -109,7 +109,11 @@ impl Session<'_> {
         let mut filter = vec![("name", name)];
         filter.extend(project.as_deref().map(|id| ("project", id)));
         let mut document = self.client.get(&query(kind.path(), &filter)).await?;
-        match document.pointer_mut("/results/0").map(serde_json::Value::take).unwrap_or_default() {
+        match document
+            .pointer_mut("/results/0")
+            .map(serde_json::Value::take)
+            .unwrap_or_default()
+        {
             Value::Null => Ok(None),
             row => Found::new(kind, row).map(Some),
         }

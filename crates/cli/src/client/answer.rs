@@ -129,6 +129,10 @@ pub fn no_answer(error: &reqwest::Error, client: &Client) -> Trouble {
         return Trouble::new(Outcome::Refused, format!("{whom} did not answer in time"))
             .advise("What was asked for may still happen: look with `hob status` before you ask again");
     }
+    if !error.is_connect() {
+        return Trouble::new(Outcome::Refused, format!("{whom} broke the connection: {}", cause(error)))
+            .advise("The server's log says why; look with `hob status` before you ask again");
+    }
     let trouble = Trouble::new(Outcome::Refused, format!("cannot reach {whom}: {}", cause(error)));
     match &client.way {
         Way::Socket(_) => trouble.advise("Start the server with `hob up`"),

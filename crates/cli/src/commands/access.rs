@@ -133,7 +133,7 @@ Works on the server's machine, for the owner of the data directory. The link wor
 
 Examples:
   hob claim
-  hob login $(hob claim --json | jq -r .url)")]
+  hob login $(hob claim)")]
 pub struct Claim {
     #[command(flatten)]
     pub common: Common,

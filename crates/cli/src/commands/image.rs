@@ -97,7 +97,7 @@ impl ImageCommand {
         if let Action::Pack(Pack { output: Some(file), .. }) = &self.action {
             let file = file.clone();
             let Action::Pack(pack) = self.action else { return Ok(()) };
-            return pack.to_file(environment, screen, file).await;
+            return pack.write_to(environment, screen, file).await;
         }
         let mut session = Session::open(environment, &self.common, screen)?;
         match self.action {
@@ -132,7 +132,7 @@ impl Pack {
         }
     }
 
-    async fn to_file(self, environment: &Environment, screen: &mut Screen, path: PathBuf) -> Result<()> {
+    async fn write_to(self, environment: &Environment, screen: &mut Screen, path: PathBuf) -> Result<()> {
         let (request, scratch) = (self.request(), environment.temp_dir.clone());
         let shown = path.display().to_string();
         let written = tokio::task::spawn_blocking(move || {
