@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let mut address = || -> Result<SocketAddr, Box<dyn Error>> { Ok(args.next().ok_or("an address is missing")?.parse()?) };
+    let mut address =
+        || -> Result<SocketAddr, Box<dyn Error>> { Ok(args.next().ok_or("an address is missing")?.parse()?) };
     let (listen, backend) = (address()?, address()?);
     let workers = args.next().map_or(Ok(1), |workers| workers.parse())?;
     let hosts: usize = std::env::var("HOSTS").map_or(Ok(0), |hosts| hosts.parse())?;
@@ -20,13 +21,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     let home = tempfile::tempdir()?;
     let dir = TableDir::open(home.path())?;
     let others = (0..hosts).map(|host| format!("host-{host}.example.com"));
-    let services = others.chain([listen.ip().to_string()]).map(|host| service(&host, backend));
-    dir.store(&RoutingTable { epoch: 1, services: services.collect(), ..RoutingTable::default() })?;
+    let services = others
+        .chain([listen.ip().to_string()])
+        .map(|host| service(&host, backend));
+    dir.store(&RoutingTable {
+        epoch: 1,
+        services: services.collect(),
+        ..RoutingTable::default()
+    })?;
     let setup = Setup {
         lock: dir.lock()?,
         control: edge::bind_control(home.path())?,
         dir,
-        sockets: Sockets { public: vec![TcpListener::bind(listen)?], ..Sockets::default() },
+        sockets: Sockets {
+            public: vec![TcpListener::bind(listen)?],
+            ..Sockets::default()
+        },
         owner: 0,
         gateway: None,
         upstream_dns: Vec::new(),
@@ -38,13 +48,20 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn service(host: &str, backend: SocketAddr) -> ServiceEntry {
-    let target = Target { instance: Uuid::new_v4().into(), address: backend.ip(), port: backend.port() };
+    let target = Target {
+        instance: Uuid::new_v4().into(),
+        address: backend.ip(),
+        port: backend.port(),
+    };
     ServiceEntry {
         service: Uuid::new_v4().into(),
         project: Uuid::new_v4().into(),
         name: "bench".to_owned(),
         receipt: Uuid::new_v4().into(),
-        matches: vec![RouteMatch { host: host.to_owned(), path: "/".to_owned() }],
+        matches: vec![RouteMatch {
+            host: host.to_owned(),
+            path: "/".to_owned(),
+        }],
         targets: vec![target],
     }
 }

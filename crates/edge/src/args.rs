@@ -72,17 +72,32 @@ impl EdgeArgs {
         let mut args: Vec<OsString> = Vec::new();
         let mut push = |flag: &str, value: OsString| args.extend([flag.into(), value]);
         push("--dir", self.dir.clone().into());
-        self.public_fds.iter().for_each(|fd| push("--public-fd", fd.to_string().into()));
-        self.internal_fd.iter().for_each(|fd| push("--internal-fd", fd.to_string().into()));
-        self.dns_fd.iter().for_each(|fd| push("--dns-fd", fd.to_string().into()));
+        self.public_fds
+            .iter()
+            .for_each(|fd| push("--public-fd", fd.to_string().into()));
+        self.internal_fd
+            .iter()
+            .for_each(|fd| push("--internal-fd", fd.to_string().into()));
+        self.dns_fd
+            .iter()
+            .for_each(|fd| push("--dns-fd", fd.to_string().into()));
         self.userns.iter().for_each(|path| push("--userns", path.into()));
         self.netns.iter().for_each(|path| push("--netns", path.into()));
-        self.gateway.iter().for_each(|address| push("--gateway", address.to_string().into()));
-        self.upstream_dns.iter().for_each(|address| push("--upstream-dns", address.to_string().into()));
-        self.user.iter().for_each(|(uid, gid)| push("--user", format!("{uid}:{gid}").into()));
+        self.gateway
+            .iter()
+            .for_each(|address| push("--gateway", address.to_string().into()));
+        self.upstream_dns
+            .iter()
+            .for_each(|address| push("--upstream-dns", address.to_string().into()));
+        self.user
+            .iter()
+            .for_each(|(uid, gid)| push("--user", format!("{uid}:{gid}").into()));
         push("--workers", self.workers.to_string().into());
         if self.limits != Limits::default() {
-            push("--limits", serde_json::to_string(&self.limits).unwrap_or_default().into());
+            push(
+                "--limits",
+                serde_json::to_string(&self.limits).unwrap_or_default().into(),
+            );
         }
         args
     }
@@ -115,7 +130,10 @@ mod tests {
             upstream_dns: vec!["1.1.1.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()],
             user: Some((65534, 65534)),
             workers: 2,
-            limits: Limits { tick_ms: 50, ..Limits::default() },
+            limits: Limits {
+                tick_ms: 50,
+                ..Limits::default()
+            },
         };
         assert_eq!(EdgeArgs::parse(args.to_args()), Ok(args));
     }

@@ -36,7 +36,11 @@ pub struct RequestBody {
 impl RequestBody {
     pub fn new(incoming: Incoming, client: Rc<Client>) -> Self {
         let limit = client.worker.shared.limits.body_bytes;
-        RequestBody { incoming, client, room: (limit > 0).then_some(limit) }
+        RequestBody {
+            incoming,
+            client,
+            room: (limit > 0).then_some(limit),
+        }
     }
 
     /// A frame within the limit. What is wrong with a body is the client's fault, and noted as that.
@@ -94,11 +98,17 @@ enum Content {
 impl AnswerBody {
     pub fn page(text: &'static [u8], client: Rc<Client>) -> Self {
         let text = (!text.is_empty()).then(|| Bytes::from_static(text));
-        AnswerBody { content: Content::Page(text), client }
+        AnswerBody {
+            content: Content::Page(text),
+            client,
+        }
     }
 
     pub fn app(body: AppBody, client: Rc<Client>) -> Self {
-        AnswerBody { content: Content::App(body), client }
+        AnswerBody {
+            content: Content::App(body),
+            client,
+        }
     }
 }
 
@@ -152,14 +162,16 @@ enum Progress {
 
 impl AppBody {
     pub fn new(incoming: Incoming, status: StatusCode, upstream: Upstream, exchange: Exchange) -> Self {
-        AppBody { incoming, upstream: Some(upstream), exchange, status, progress: Progress::Flowing }
+        AppBody {
+            incoming,
+            upstream: Some(upstream),
+            exchange,
+            status,
+            progress: Progress::Flowing,
+        }
     }
 
-    fn poll_frame(
-        &mut self,
-        client: &Client,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         if polled.is_pending() {
             if !client.has_expired() {
@@ -189,7 +201,8 @@ impl Drop for AppBody {
         let broke_off = matches!(self.progress, Progress::Broken) && self.exchange.client().fault().is_none();
         let app_failed = self.status.is_server_error() || broke_off;
         // A client that leaves in the middle of an answer has been answered.
-        self.exchange.set_outcome(if app_failed { Outcome::FailedByApp } else { Outcome::Ok });
+        self.exchange
+            .set_outcome(if app_failed { Outcome::FailedByApp } else { Outcome::Ok });
         if let Some(upstream) = self.upstream.take()
             && ended
         {

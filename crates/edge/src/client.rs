@@ -21,6 +21,9 @@ use crate::pages::Refusal;
 use crate::upgrade::Upgrade;
 use crate::worker::Worker;
 
+/// The number of header lines that hyper takes unless told otherwise. Told nothing, it needs no allocation for them.
+const HYPER_HEAD_LINES: usize = 100;
+
 /// Which rules apply to what comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -41,7 +44,11 @@ pub struct Entrance {
 impl Entrance {
     /// Another handle of the same socket, so that every worker accepts from one queue.
     pub fn try_clone(&self) -> std::io::Result<Entrance> {
-        Ok(Entrance { listener: self.listener.try_clone()?, side: self.side, port: self.port.clone() })
+        Ok(Entrance {
+            listener: self.listener.try_clone()?,
+            side: self.side,
+            port: self.port.clone(),
+        })
     }
 }
 
@@ -286,13 +293,14 @@ pub async fn serve(stream: TcpStream, client: Rc<Client>) {
                 }
                 return;
             }
-            Ended::Parked => {
-                let readable = !read_ahead.is_empty() || draining || wait_parked(&io, &client).await;
-                if !readable {
+            Ended::Parked if read_ahead.is_empty() => {
+                // Even empty it holds the buffer that it was cut from.
+                drop(read_ahead);
+                if draining || !wait_parked(&io, &client).await {
                     return;
                 }
-                io.rewind(read_ahead);
             }
+            Ended::Parked => io.rewind(read_ahead),
         }
     }
 }
@@ -301,11 +309,12 @@ pub async fn serve(stream: TcpStream, client: Rc<Client>) {
 async fn serve_spell(io: ClientIo, client: &Rc<Client>, draining: &mut bool) -> (Ended, ClientIo, Bytes) {
     let limits = &client.worker.shared.limits;
     let service = service_fn(|request| crate::forward::answer(Rc::clone(client), request));
-    let mut conn = hyper::server::conn::http1::Builder::new()
-        .max_buf_size(limits.head_bytes.max(8192))
-        .max_headers(limits.head_lines)
-        .keep_alive(!*draining)
-        .serve_connection(TokioIo::new(io), service);
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.max_buf_size(limits.head_bytes.max(8192)).keep_alive(!*draining);
+    if limits.head_lines != HYPER_HEAD_LINES {
+        builder.max_headers(limits.head_lines);
+    }
+    let mut conn = builder.serve_connection(TokioIo::new(io), service);
     let ended = poll_fn(|cx| {
         match client.poll_signal(cx) {
             Signal::Cut | Signal::Close => return Poll::Ready(Ended::Over),

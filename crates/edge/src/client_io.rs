@@ -20,7 +20,11 @@ pub struct ClientIo {
 
 impl ClientIo {
     pub fn new(stream: TcpStream, client: Rc<Client>, read_ahead: Bytes) -> Self {
-        ClientIo { stream, client, read_ahead }
+        ClientIo {
+            stream,
+            client,
+            read_ahead,
+        }
     }
 
     /// Puts bytes back that were read too early.

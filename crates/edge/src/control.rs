@@ -55,7 +55,10 @@ struct News {
 /// Serves the control socket for as long as the edge runs. Only `owner` and root are listened to.
 pub async fn serve(edge: Rc<Edge>, listener: StdUnixListener, owner: u32) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
-    let news = Rc::new(News { busy: watch::Sender::default(), receipts: watch::Sender::default() });
+    let news = Rc::new(News {
+        busy: watch::Sender::default(),
+        receipts: watch::Sender::default(),
+    });
     spawn_local(watch_busy(Rc::clone(&edge), Rc::clone(&news)));
     spawn_local(watch_receipts(Rc::clone(&edge), Rc::clone(&news)));
     let peers = Rc::new(());
@@ -68,7 +71,9 @@ pub async fn serve(edge: Rc<Edge>, listener: StdUnixListener, owner: u32) -> io:
                 continue;
             }
         };
-        let known = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == owner);
+        let known = stream
+            .peer_cred()
+            .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == owner);
         if !known || Rc::strong_count(&peers) > MAX_PEERS {
             tracing::warn!("a connection to the control socket was turned away");
             continue;
@@ -106,17 +111,30 @@ async fn converse(edge: &Edge, news: &News, stream: UnixStream) -> io::Result<()
     let (mut reader, mut writer) = stream.into_split();
     let version = match protocol::read::<ToEdge>(&mut reader).await? {
         ToEdge::Hello { version } => version,
-        _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "the first message was no hello")),
+        _ => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the first message was no hello",
+            ));
+        }
     };
     let mut settled = edge.settled();
     let mut busy = news.busy.subscribe();
     let mut receipts = news.receipts.subscribe();
     let epoch = settled.borrow_and_update().epoch;
-    let hello =
-        FromEdge::Hello { version: protocol::VERSION, edge_boot: edge.boot, epoch, pid: std::process::id(), busy: edge.busy() };
+    let hello = FromEdge::Hello {
+        version: protocol::VERSION,
+        edge_boot: edge.boot,
+        epoch,
+        pid: std::process::id(),
+        busy: edge.busy(),
+    };
     protocol::write(&mut writer, &hello).await?;
     if version != protocol::VERSION {
-        return Err(io::Error::other(format!("the peer speaks version {version}, not {}", protocol::VERSION)));
+        return Err(io::Error::other(format!(
+            "the peer speaks version {version}, not {}",
+            protocol::VERSION
+        )));
     }
     let (inbox, mut messages) = mpsc::channel(INBOX);
     let pump = spawn_local(pump(reader, inbox));
@@ -193,7 +211,14 @@ async fn report(
     let changed = now.iter().filter(|(id, receipt)| reported.get(id) != Some(receipt));
     let receipts: Vec<_> = changed.map(|(id, receipt)| (*id, *receipt)).collect();
     *reported = now;
-    protocol::write(writer, &FromEdge::Receipts { edge_boot: edge.boot, receipts }).await
+    protocol::write(
+        writer,
+        &FromEdge::Receipts {
+            edge_boot: edge.boot,
+            receipts,
+        },
+    )
+    .await
 }
 
 /// Sends the listening sockets beside a frame that says what they are.
@@ -207,7 +232,13 @@ async fn hand_over(edge: &Edge, writer: &mut tokio::net::unix::OwnedWriteHalf) -
         .async_io(Interest::WRITABLE, || {
             let rights = [ControlMessage::ScmRights(&fds)];
             let parts = [io::IoSlice::new(&frame)];
-            Ok(sendmsg::<()>(stream.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)?)
+            Ok(sendmsg::<()>(
+                stream.as_raw_fd(),
+                &parts,
+                &rights,
+                MsgFlags::MSG_NOSIGNAL,
+                None,
+            )?)
         })
         .await?;
     tokio::io::AsyncWriteExt::write_all(writer, &frame[sent..]).await

@@ -56,9 +56,22 @@ impl Resolver {
             socket.set_nonblocking(true)?;
             UdpSocket::from_std(socket)
         };
-        let upstream = |socket| Ok(Rc::new(Upstream { socket: adopt(socket)?, waiting: RefCell::default() }));
-        let upstreams = upstreams.into_iter().take(MAX_RESOLVERS).map(upstream).collect::<io::Result<_>>()?;
-        Ok(Resolver { socket: adopt(socket)?, gateway, upstreams })
+        let upstream = |socket| {
+            Ok(Rc::new(Upstream {
+                socket: adopt(socket)?,
+                waiting: RefCell::default(),
+            }))
+        };
+        let upstreams = upstreams
+            .into_iter()
+            .take(MAX_RESOLVERS)
+            .map(upstream)
+            .collect::<io::Result<_>>()?;
+        Ok(Resolver {
+            socket: adopt(socket)?,
+            gateway,
+            upstreams,
+        })
     }
 
     /// Answers for as long as the edge runs.
@@ -116,7 +129,9 @@ impl Upstream {
                 continue;
             };
             let answer = &buffer[..len];
-            let Some(id) = answer.first_chunk::<2>().map(|id| u16::from_be_bytes(*id)) else { continue };
+            let Some(id) = answer.first_chunk::<2>().map(|id| u16::from_be_bytes(*id)) else {
+                continue;
+            };
             let mut waiting = self.waiting.borrow_mut();
             let is_ours = waiting.get(&id).is_some_and(|entry| {
                 let question = answer.get(HEADER..HEADER + entry.question.len());
@@ -169,10 +184,16 @@ enum Question {
 }
 
 fn read_question(message: &[u8], gateway: Ipv4Addr) -> Question {
-    let Some(question_end) = question_end(message) else { return Question::Malformed };
-    let Ok(packet) = Packet::parse(message) else { return Question::Malformed };
+    let Some(question_end) = question_end(message) else {
+        return Question::Malformed;
+    };
+    let Ok(packet) = Packet::parse(message) else {
+        return Question::Malformed;
+    };
     let is_query = !packet.has_flags(PacketFlag::RESPONSE) && packet.opcode() == OPCODE::StandardQuery;
-    let [question] = packet.questions.as_slice() else { return Question::Malformed };
+    let [question] = packet.questions.as_slice() else {
+        return Question::Malformed;
+    };
     if !is_query {
         return Question::Malformed;
     }
@@ -188,8 +209,12 @@ fn read_question(message: &[u8], gateway: Ipv4Addr) -> Question {
     let asks_address = matches!(question.qtype, QTYPE::TYPE(TYPE::A) | QTYPE::ANY);
     let is_internet = matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY);
     if asks_address && is_internet {
-        let address = RData::A(A { address: gateway.into() });
-        reply.answers.push(ResourceRecord::new(question.qname.clone(), CLASS::IN, TTL_S, address));
+        let address = RData::A(A {
+            address: gateway.into(),
+        });
+        reply
+            .answers
+            .push(ResourceRecord::new(question.qname.clone(), CLASS::IN, TTL_S, address));
     }
     reply.questions.push(question.clone());
     reply.build_bytes_vec().map_or(Question::Malformed, Question::Answered)
@@ -235,7 +260,9 @@ mod tests {
         let mut packet = Packet::new_query(77);
         packet.set_flags(PacketFlag::RECURSION_DESIRED);
         let name = Name::new(name).unwrap();
-        packet.questions.push(DnsQuestion::new(name, kind.into(), CLASS::IN.into(), false));
+        packet
+            .questions
+            .push(DnsQuestion::new(name, kind.into(), CLASS::IN.into(), false));
         packet.build_bytes_vec().unwrap()
     }
 
@@ -252,7 +279,11 @@ mod tests {
                 panic!("{name} is not answered")
             };
             let answer = Packet::parse(&answer).unwrap();
-            assert_eq!((answer.id(), answer.rcode(), answer.answers.len()), (77, RCODE::NoError, answers), "{name}");
+            assert_eq!(
+                (answer.id(), answer.rcode(), answer.answers.len()),
+                (77, RCODE::NoError, answers),
+                "{name}"
+            );
             for record in &answer.answers {
                 assert!(matches!(&record.rdata, RData::A(a) if Ipv4Addr::from(a.address) == GATEWAY));
             }
@@ -262,7 +293,13 @@ mod tests {
     #[test]
     fn other_names_are_asked_elsewhere() {
         for name in ["example.com", "nothob.internal", "hob.internal.example.com", "internal"] {
-            assert!(matches!(read_question(&query(name, TYPE::A), GATEWAY), Question::Elsewhere { .. }), "{name}");
+            assert!(
+                matches!(
+                    read_question(&query(name, TYPE::A), GATEWAY),
+                    Question::Elsewhere { .. }
+                ),
+                "{name}"
+            );
         }
     }
 
@@ -270,7 +307,10 @@ mod tests {
     fn what_is_no_question_is_dropped() {
         let good = query("web.hob.internal", TYPE::A);
         for cut in 0..good.len() {
-            assert!(matches!(read_question(&good[..cut], GATEWAY), Question::Malformed), "cut at {cut}");
+            assert!(
+                matches!(read_question(&good[..cut], GATEWAY), Question::Malformed),
+                "cut at {cut}"
+            );
         }
         let mut reply = good.clone();
         reply[2] |= 0x80;
@@ -288,6 +328,9 @@ mod tests {
         let query = query("example.com", TYPE::A);
         let failure = server_failure(&query, question_end(&query).unwrap()).unwrap();
         let failure = Packet::parse(&failure).unwrap();
-        assert_eq!((failure.id(), failure.rcode(), failure.questions.len()), (77, RCODE::ServerFailure, 1));
+        assert_eq!(
+            (failure.id(), failure.rcode(), failure.questions.len()),
+            (77, RCODE::ServerFailure, 1)
+        );
     }
 }

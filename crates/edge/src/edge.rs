@@ -49,7 +49,10 @@ impl Sockets {
             all.push((SocketRole::Public(listener.local_addr()?), listener.try_clone()?.into()));
         }
         if let Some(listener) = &self.internal {
-            all.push((SocketRole::Internal(listener.local_addr()?), listener.try_clone()?.into()));
+            all.push((
+                SocketRole::Internal(listener.local_addr()?),
+                listener.try_clone()?.into(),
+            ));
         }
         if let Some(socket) = &self.dns {
             all.push((SocketRole::Dns(socket.local_addr()?), socket.try_clone()?.into()));
@@ -94,14 +97,27 @@ impl Edge {
         let first = Arc::new(dir.load());
         let (table, _) = register.compile(&first, &books);
         let table = Arc::new(ArcSwap::from_pointee(table));
-        let shared = Arc::new(Shared { table, limits, workers, connections: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            table,
+            limits,
+            workers,
+            connections: AtomicUsize::new(0),
+        });
         let entrances = entrances(&sockets)?;
         let start = |index| {
-            let own = entrances.iter().map(Entrance::try_clone).collect::<io::Result<Vec<_>>>()?;
+            let own = entrances
+                .iter()
+                .map(Entrance::try_clone)
+                .collect::<io::Result<Vec<_>>>()?;
             worker::start(index, Arc::clone(&shared), own)
         };
         let handles = (0..workers).map(start).collect::<io::Result<Vec<_>>>()?;
-        tracing::info!(epoch = first.epoch, services = first.services.len(), workers, "the edge serves");
+        tracing::info!(
+            epoch = first.epoch,
+            services = first.services.len(),
+            workers,
+            "the edge serves"
+        );
         Ok(Edge {
             boot: Uuid::new_v4(),
             books,
@@ -110,7 +126,10 @@ impl Edge {
             workers: handles,
             register: Mutex::new(register),
             dir: Arc::new(dir),
-            settled: watch::Sender::new(Settled { epoch: first.epoch, refused: None }),
+            settled: watch::Sender::new(Settled {
+                epoch: first.epoch,
+                refused: None,
+            }),
             wanted: watch::Sender::new(first),
             idle,
         })
@@ -185,7 +204,10 @@ impl Edge {
                     let _ = tokio::time::timeout(PERSIST_PAUSE, wanted.changed()).await;
                     continue;
                 }
-                self.settled.send_replace(Settled { epoch: table.epoch, refused: None });
+                self.settled.send_replace(Settled {
+                    epoch: table.epoch,
+                    refused: None,
+                });
             }
             if wanted.changed().await.is_err() {
                 return;
@@ -220,14 +242,20 @@ impl Edge {
 
     async fn persist(&self, table: &Arc<RoutingTable>) -> io::Result<()> {
         let (dir, table) = (Arc::clone(&self.dir), Arc::clone(table));
-        tokio::task::spawn_blocking(move || dir.store(&table)).await.unwrap_or_else(|join| Err(io::Error::other(join)))
+        tokio::task::spawn_blocking(move || dir.store(&table))
+            .await
+            .unwrap_or_else(|join| Err(io::Error::other(join)))
     }
 
     /// Cuts what is still with these instances. Those that are in the table are left alone: nobody drains them.
     pub async fn close_busy(&self, instances: Vec<InstanceId>) {
         let routed = self.register().routed();
-        let instances: Arc<HashSet<_>> =
-            Arc::new(instances.into_iter().filter(|instance| !routed.contains(instance)).collect());
+        let instances: Arc<HashSet<_>> = Arc::new(
+            instances
+                .into_iter()
+                .filter(|instance| !routed.contains(instance))
+                .collect(),
+        );
         for worker in &self.workers {
             let _ = worker.send(Order::Cut(Arc::clone(&instances))).await;
         }
@@ -244,7 +272,10 @@ impl Edge {
         };
         if tokio::time::timeout(self.shared.limits.drain(), all).await.is_err() {
             let left = self.shared.connections.load(Ordering::Relaxed);
-            tracing::warn!(connections = left, "the time to finish has passed; cutting what is left");
+            tracing::warn!(
+                connections = left,
+                "the time to finish has passed; cutting what is left"
+            );
         }
     }
 }
@@ -254,9 +285,16 @@ fn entrances(sockets: &Sockets) -> io::Result<Vec<Entrance>> {
         listener.set_nonblocking(true)?;
         listen(listener, Backlog::new(BACKLOG)?)?;
         let port = HeaderValue::from(listener.local_addr()?.port());
-        Ok(Entrance { listener: listener.try_clone()?, side, port })
+        Ok(Entrance {
+            listener: listener.try_clone()?,
+            side,
+            port,
+        })
     };
     let public = sockets.public.iter().map(|listener| entrance(listener, Side::Public));
-    let internal = sockets.internal.iter().map(|listener| entrance(listener, Side::Internal));
+    let internal = sockets
+        .internal
+        .iter()
+        .map(|listener| entrance(listener, Side::Internal));
     public.chain(internal).collect()
 }

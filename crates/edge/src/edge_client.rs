@@ -61,7 +61,10 @@ pub struct Receipts {
 impl Receipts {
     /// A deployment's sum over the runs that are kept here.
     pub fn sum(&self, deployment: DeploymentId) -> Receipt {
-        let found = self.by_boot.iter().filter_map(|(_, receipts)| receipts.get(&deployment));
+        let found = self
+            .by_boot
+            .iter()
+            .filter_map(|(_, receipts)| receipts.get(&deployment));
         found.fold(Receipt::default(), |sum, receipt| sum.plus(*receipt))
     }
 
@@ -172,19 +175,30 @@ impl EdgeClient {
 }
 
 async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(PATIENCE, work)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 async fn greet(dir: &Path) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(dir.join(SOCKET)).await?;
-    protocol::write(&mut stream, &ToEdge::Hello { version: protocol::VERSION }).await?;
+    protocol::write(
+        &mut stream,
+        &ToEdge::Hello {
+            version: protocol::VERSION,
+        },
+    )
+    .await?;
     Ok(stream)
 }
 
 /// The process that listens on the control socket, as the kernel says.
 pub async fn running_edge(dir: &Path) -> io::Result<i32> {
     let stream = UnixStream::connect(dir.join(SOCKET)).await?;
-    stream.peer_cred()?.pid().ok_or_else(|| io::Error::other("the edge is in another pid namespace"))
+    stream
+        .peer_cred()?
+        .pid()
+        .ok_or_else(|| io::Error::other("the edge is in another pid namespace"))
 }
 
 /// The client's task.
@@ -238,7 +252,7 @@ impl Link {
             tokio::select! {
                 frame = frames.recv() => match frame {
                     Some(frame) => self.take(frame)?,
-                    None => return Err(pump.await.map_or_else(io::Error::other, |ended| ended)),
+                    None => return Err(pump.await.unwrap_or_else(io::Error::other)),
                 },
                 changed = self.wanted.changed() => if changed.is_err() { return Ok(()) },
                 Ok(()) = to_cut.changed() => {
@@ -257,14 +271,27 @@ impl Link {
 
     fn take(&mut self, frame: FromEdge) -> io::Result<()> {
         match frame {
-            FromEdge::Hello { version, edge_boot, epoch, pid, busy } => {
+            FromEdge::Hello {
+                version,
+                edge_boot,
+                epoch,
+                pid,
+                busy,
+            } => {
                 if version != protocol::VERSION {
                     return Err(io::Error::other(format!("the edge speaks version {version}")));
                 }
                 self.settled(&busy);
                 let busy = busy.into_iter().collect();
                 let (boot, pid) = (Some(edge_boot), Some(pid));
-                let view = EdgeView { connected: true, boot, pid, acked_epoch: epoch, busy, refused: None };
+                let view = EdgeView {
+                    connected: true,
+                    boot,
+                    pid,
+                    acked_epoch: epoch,
+                    busy,
+                    refused: None,
+                };
                 self.view.send_replace(view);
             }
             FromEdge::Ack { epoch, busy } => {
@@ -370,7 +397,9 @@ impl Received {
 
     async fn read(&mut self, stream: &UnixStream) -> io::Result<()> {
         let mut chunk = [0; 4096];
-        let (len, fds) = stream.async_io(Interest::READABLE, || receive(stream.as_raw_fd(), &mut chunk)).await?;
+        let (len, fds) = stream
+            .async_io(Interest::READABLE, || receive(stream.as_raw_fd(), &mut chunk))
+            .await?;
         self.sockets.extend(fds);
         if len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

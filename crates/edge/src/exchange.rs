@@ -21,7 +21,13 @@ pub struct Exchange {
 
 impl Exchange {
     pub fn new(client: Rc<Client>, service: Arc<Service>) -> Self {
-        Exchange { client, service, lease: None, outcome: Outcome::Abandoned, retried: 0 }
+        Exchange {
+            client,
+            service,
+            lease: None,
+            outcome: Outcome::Abandoned,
+            retried: 0,
+        }
     }
 
     pub fn client(&self) -> &Client {
@@ -56,9 +62,15 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let outcome = if self.client.was_cut() { Outcome::FailedByHob } else { self.outcome };
+        let outcome = if self.client.was_cut() {
+            Outcome::FailedByHob
+        } else {
+            self.outcome
+        };
         let left = self.lease.as_ref().is_some_and(|lease| lease.instance().is_leaving());
         let drained = left && !self.client.was_cut() && outcome != Outcome::Abandoned;
-        self.service.tally.record(self.client.worker.index, outcome, self.retried, drained);
+        self.service
+            .tally
+            .record(self.client.worker.index, outcome, self.retried, drained);
     }
 }

@@ -54,7 +54,11 @@ async fn forward(client: &Rc<Client>, mut request: Request<Incoming>) -> Result<
     let _pending = Pending::enter(client).inspect_err(|_| exchange.set_outcome(Outcome::FailedByHob))?;
 
     let can_upgrade = request.version() == Version::HTTP_11 && request.body().is_end_stream();
-    let upgrade = if can_upgrade { headers::upgrade(request.headers()) } else { None };
+    let upgrade = if can_upgrade {
+        headers::upgrade(request.headers())
+    } else {
+        None
+    };
     let asked_to_upgrade = upgrade.is_some();
     headers::prepare_request(request.headers_mut(), upgrade);
     client.forwarding.apply(request.headers_mut(), &written);
@@ -102,7 +106,11 @@ async fn deliver(
     let mut tried: Vec<InstanceId> = Vec::new();
     while tried.len() < MAX_INSTANCES {
         let Some(lease) = choose(client, exchange, host, request.uri().path(), &tried)? else {
-            return Err(if tried.is_empty() { Refusal::NoTarget } else { Refusal::Unreachable });
+            return Err(if tried.is_empty() {
+                Refusal::NoTarget
+            } else {
+                Refusal::Unreachable
+            });
         };
         let instance = Arc::clone(lease.instance());
         exchange.assign(lease, !tried.is_empty());
@@ -143,9 +151,17 @@ enum Offered {
 }
 
 /// Offers the request to one instance, on a kept connection or a new one.
-async fn offer(client: &Rc<Client>, instance: &Arc<crate::instance::Instance>, mut request: Request<RequestBody>) -> Offered {
+async fn offer(
+    client: &Rc<Client>,
+    instance: &Arc<crate::instance::Instance>,
+    mut request: Request<RequestBody>,
+) -> Offered {
     for attempt in 0..=MAX_STALE {
-        let kept = if attempt < MAX_STALE { client.worker.pool.take(instance) } else { None };
+        let kept = if attempt < MAX_STALE {
+            client.worker.pool.take(instance)
+        } else {
+            None
+        };
         let is_new = kept.is_none();
         let mut upstream = match kept {
             Some(upstream) => upstream,

@@ -23,7 +23,10 @@ impl HeadGuard {
     pub fn begin(&mut self) {
         let mut partial = std::mem::take(&mut self.partial);
         partial.clear();
-        *self = HeadGuard { partial, ..HeadGuard::default() };
+        *self = HeadGuard {
+            partial,
+            ..HeadGuard::default()
+        };
     }
 
     /// Whether this head may have been read otherwise by somebody else.
@@ -80,7 +83,8 @@ impl HeadGuard {
 }
 
 fn names(line: &[u8], name: &[u8]) -> bool {
-    line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+    line.get(..name.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -97,13 +101,18 @@ mod tests {
                 guard.is_bad()
             })
             .collect();
-        assert!(verdicts.iter().all(|verdict| *verdict == verdicts[0]), "the pieces matter for {head:?}: {verdicts:?}");
+        assert!(
+            verdicts.iter().all(|verdict| *verdict == verdicts[0]),
+            "the pieces matter for {head:?}: {verdicts:?}"
+        );
         verdicts[0]
     }
 
     #[test]
     fn a_line_ends_with_cr_and_lf() {
-        assert!(!is_bad("GET / HTTP/1.1\r\nHost: a\r\nX-Rather-Long-Header-Name: and its value\r\n\r\n"));
+        assert!(!is_bad(
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Rather-Long-Header-Name: and its value\r\n\r\n"
+        ));
         assert!(is_bad("GET / HTTP/1.1\nHost: a\r\n\r\n"));
         assert!(is_bad("GET / HTTP/1.1\r\nHost: a\n\r\n"));
         assert!(is_bad("GET / HTTP/1.1\r\nX-Rather-Long-Header-Name: value\n\r\n"));
@@ -112,14 +121,24 @@ mod tests {
 
     #[test]
     fn a_length_beside_a_coding_is_ambiguous_in_either_order() {
-        assert!(!is_bad("POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc"));
-        assert!(!is_bad("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"));
-        assert!(is_bad("POST / HTTP/1.1\r\nContent-Length: 3\r\ntransfer-encoding: chunked\r\n\r\n"));
-        assert!(is_bad("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nA: b\r\nCONTENT-LENGTH:3\r\n\r\n"));
+        assert!(!is_bad(
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc"
+        ));
+        assert!(!is_bad(
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        ));
+        assert!(is_bad(
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\ntransfer-encoding: chunked\r\n\r\n"
+        ));
+        assert!(is_bad(
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nA: b\r\nCONTENT-LENGTH:3\r\n\r\n"
+        ));
     }
 
     #[test]
     fn what_follows_the_head_is_not_looked_at() {
-        assert!(!is_bad("POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\nany\nthing\r\nTransfer-Encoding: x\r\n"));
+        assert!(!is_bad(
+            "POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\nany\nthing\r\nTransfer-Encoding: x\r\n"
+        ));
     }
 }

@@ -55,12 +55,20 @@ fn strip_listed(headers: &mut HeaderMap) {
 
 /// The members of a comma-separated list.
 fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
 }
 
 /// Whether some line of `name` lists `token`.
 pub fn lists(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
-    headers.get_all(name).iter().flat_map(tokens).any(|found| found.eq_ignore_ascii_case(token))
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(tokens)
+        .any(|found| found.eq_ignore_ascii_case(token))
 }
 
 /// The protocol that a request or an answer upgrades to, if it does. `h2c` is refused a passage: behind it other
@@ -89,7 +97,12 @@ pub struct Forwarding {
 impl Forwarding {
     pub fn new(peer: IpAddr, port: &HeaderValue) -> Self {
         let address = text(peer.to_string());
-        Forwarding { peer, address, port: port.clone(), last: RefCell::default() }
+        Forwarding {
+            peer,
+            address,
+            port: port.clone(),
+            last: RefCell::default(),
+        }
     }
 
     /// Sets `X-Forwarded-*`, `X-Real-IP` and `Forwarded` from what is known, in place of whatever came in.
@@ -148,7 +161,11 @@ pub struct RequestIds {
 
 impl RequestIds {
     pub fn new() -> Self {
-        RequestIds { prefix: uuid::Uuid::new_v4().as_u64_pair().1, count: 0, chunk: BytesMut::new() }
+        RequestIds {
+            prefix: uuid::Uuid::new_v4().as_u64_pair().1,
+            count: 0,
+            chunk: BytesMut::new(),
+        }
     }
 
     /// Sets `X-Request-Id` where there is none.
@@ -167,7 +184,8 @@ impl RequestIds {
         }
         for word in [self.prefix, self.count] {
             for nibble in (0..16).rev() {
-                self.chunk.put_u8(b"0123456789abcdef"[(word >> (nibble * 4)) as usize & 0xf]);
+                self.chunk
+                    .put_u8(b"0123456789abcdef"[(word >> (nibble * 4)) as usize & 0xf]);
             }
         }
         self.chunk.split().freeze()
@@ -204,7 +222,11 @@ mod tests {
 
     #[test]
     fn connection_cannot_remove_what_routes_or_frames() {
-        let mut headers = map(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "3")]);
+        let mut headers = map(&[
+            ("connection", "host, content-length"),
+            ("host", "a"),
+            ("content-length", "3"),
+        ]);
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&[("host", "a"), ("content-length", "3")]));
     }

@@ -20,7 +20,13 @@ pub struct Instance {
 
 impl Instance {
     pub fn new(id: InstanceId, address: SocketAddr, idle: Arc<Notify>) -> Self {
-        Instance { id, address, in_flight: AtomicU64::new(0), leaving: AtomicBool::new(false), idle }
+        Instance {
+            id,
+            address,
+            in_flight: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+            idle,
+        }
     }
 
     /// Requests that hold a [`Lease`] now.
@@ -45,7 +51,9 @@ impl Instance {
     /// and gives up, or the other sees the request and reports the instance as busy. There is no third way.
     pub fn enter(self: &Arc<Self>) -> Option<Lease> {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let lease = Lease { instance: Arc::clone(self) };
+        let lease = Lease {
+            instance: Arc::clone(self),
+        };
         (!self.is_leaving()).then_some(lease)
     }
 }
@@ -107,7 +115,10 @@ mod tests {
             let entered_before_the_look = entered.load(Ordering::SeqCst);
             let lease = contender.join().expect("contender ends");
             // Seen idle: a lease that exists now must not have been there, nor come later.
-            assert!(!(seen_idle && lease.is_some()), "entered unseen (early: {entered_before_the_look})");
+            assert!(
+                !(seen_idle && lease.is_some()),
+                "entered unseen (early: {entered_before_the_look})"
+            );
         }
     }
 }

@@ -30,9 +30,15 @@ macro_rules! page {
     ($code:literal, $title:literal, $text:literal) => {
         Page {
             html: concat!(
-                "<!doctype html><meta charset=utf-8><title>", $code, " ", $title,
+                "<!doctype html><meta charset=utf-8><title>",
+                $code,
+                " ",
+                $title,
                 "</title><style>body{font:16px system-ui;margin:15vh auto;max-width:32em;padding:0 1em}</style><h1>",
-                $title, "</h1><p>", $text, "</p>\n"
+                $title,
+                "</h1><p>",
+                $text,
+                "</p>\n"
             )
             .as_bytes(),
             plain: concat!($code, " ", $title, ": ", $text, "\n").as_bytes(),
@@ -62,7 +68,11 @@ impl Refusal {
 
     fn page(self) -> Page {
         match self {
-            Refusal::BadHost => page!("400", "Bad request", "The Host header is missing, repeated or not a host name."),
+            Refusal::BadHost => page!(
+                "400",
+                "Bad request",
+                "The Host header is missing, repeated or not a host name."
+            ),
             Refusal::Target => page!("400", "Bad request", "The request target is not a path."),
             Refusal::Framing => page!("400", "Bad request", "It is not clear where the body ends."),
             Refusal::Expectation => page!("417", "Expectation failed", "Only 100-continue can be expected."),
@@ -70,8 +80,16 @@ impl Refusal {
             Refusal::TooLarge => page!("413", "Content too large", "The body is longer than this server takes."),
             Refusal::UnknownHost => page!("404", "Not found", "No service answers at this address."),
             Refusal::UnknownCaller => page!("403", "Forbidden", "This address belongs to no instance."),
-            Refusal::NoTarget => page!("503", "Service unavailable", "No instance is ready. Try again in a moment."),
-            Refusal::Overloaded => page!("503", "Service unavailable", "Too many requests are waiting. Try again soon."),
+            Refusal::NoTarget => page!(
+                "503",
+                "Service unavailable",
+                "No instance is ready. Try again in a moment."
+            ),
+            Refusal::Overloaded => page!(
+                "503",
+                "Service unavailable",
+                "Too many requests are waiting. Try again soon."
+            ),
             Refusal::Unreachable => page!("502", "Bad gateway", "The instance could not be reached."),
             Refusal::NoAnswer => page!("502", "Bad gateway", "The instance gave no valid answer."),
             Refusal::Silence => page!("504", "Gateway timeout", "The instance did not answer in time."),
@@ -111,7 +129,10 @@ impl Refusal {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if self == Refusal::Method {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+            headers.insert(
+                ALLOW,
+                HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            );
         }
         if self.closes() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -125,5 +146,7 @@ pub fn accept(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle))
+    haystack
+        .windows(needle.len())
+        .any(|window| window.eq_ignore_ascii_case(needle))
 }

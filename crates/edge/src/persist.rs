@@ -41,7 +41,9 @@ impl TableDir {
     /// When there is no such directory, or it may not be opened.
     pub fn open(path: &Path) -> io::Result<TableDir> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        Ok(TableDir { dir: open(path, flags, Mode::empty())? })
+        Ok(TableDir {
+            dir: open(path, flags, Mode::empty())?,
+        })
     }
 
     /// The newest table that can be read whole; an empty one where none was ever written.
@@ -59,7 +61,12 @@ impl TableDir {
     }
 
     fn read(&self, name: &str) -> io::Result<RoutingTable> {
-        let file = File::from(openat(&self.dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?);
+        let file = File::from(openat(
+            &self.dir,
+            name,
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?);
         let mut bytes = Vec::new();
         file.take(MAX_TABLE_BYTES + 1).read_to_end(&mut bytes)?;
         unseal(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "cut short or damaged"))
@@ -78,7 +85,10 @@ impl TableDir {
     pub fn store(&self, table: &RoutingTable) -> io::Result<()> {
         let sealed = seal(table)?;
         if sealed.len() as u64 > MAX_TABLE_BYTES {
-            return Err(io::Error::other(format!("a table of {} bytes is longer than the limit", sealed.len())));
+            return Err(io::Error::other(format!(
+                "a table of {} bytes is longer than the limit",
+                sealed.len()
+            )));
         }
         self.remove(DRAFT)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
@@ -125,14 +135,23 @@ impl TableDir {
     pub fn lock(&self) -> io::Result<nix::fcntl::Flock<File>> {
         let name = CString::from(c"edge.lock");
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let file = File::from(openat(&self.dir, name.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        let file = File::from(openat(
+            &self.dir,
+            name.as_c_str(),
+            flags,
+            Mode::S_IRUSR | Mode::S_IWUSR,
+        )?);
         nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
     }
 }
 
 fn seal(table: &RoutingTable) -> io::Result<Vec<u8>> {
     let body = serde_json::to_vec(table)?;
-    let seal = Seal { format: FORMAT, bytes: body.len(), fnv1a: format!("{:016x}", fnv1a(&body)) };
+    let seal = Seal {
+        format: FORMAT,
+        bytes: body.len(),
+        fnv1a: format!("{:016x}", fnv1a(&body)),
+    };
     let mut sealed = serde_json::to_vec(&seal)?;
     sealed.push(b'\n');
     sealed.extend_from_slice(&body);
@@ -145,14 +164,15 @@ fn unseal(bytes: &[u8]) -> Option<RoutingTable> {
     let (head, rest) = bytes.split_at(line_end);
     let seal: Seal = serde_json::from_slice(head).ok()?;
     let body = rest[1..].strip_suffix(b"\n")?;
-    let whole =
-        seal.format == FORMAT && body.len() == seal.bytes && seal.fnv1a == format!("{:016x}", fnv1a(body));
+    let whole = seal.format == FORMAT && body.len() == seal.bytes && seal.fnv1a == format!("{:016x}", fnv1a(body));
     if whole { serde_json::from_slice(body).ok() } else { None }
 }
 
 /// FNV-1a, 64 bits: finds torn writes. It is no defence against somebody who may write the directory, nor need it be.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -161,7 +181,11 @@ mod tests {
 
     fn table(epoch: u64) -> RoutingTable {
         let callers = (0..5).map(|i| (std::net::IpAddr::from([10, 0, 0, i]), uuid::Uuid::from_u128(7).into()));
-        RoutingTable { epoch, services: vec![], callers: callers.collect() }
+        RoutingTable {
+            epoch,
+            services: vec![],
+            callers: callers.collect(),
+        }
     }
 
     fn fresh() -> (tempfile::TempDir, TableDir) {
@@ -190,7 +214,11 @@ mod tests {
         for cut in 0..whole.len() {
             std::fs::write(home.path().join(CURRENT), &whole[..cut]).unwrap();
             assert_eq!(dir.load(), table(1), "cut at {cut}");
-            let zeros: Vec<u8> = whole[..cut].iter().copied().chain(std::iter::repeat_n(0, whole.len() - cut)).collect();
+            let zeros: Vec<u8> = whole[..cut]
+                .iter()
+                .copied()
+                .chain(std::iter::repeat_n(0, whole.len() - cut))
+                .collect();
             std::fs::write(home.path().join(CURRENT), &zeros).unwrap();
             assert_eq!(dir.load(), table(1), "zeros from {cut}");
         }

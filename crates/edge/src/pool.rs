@@ -56,7 +56,9 @@ impl Upstream {
 pub async fn connect(instance: &Arc<Instance>, worker: &Worker) -> io::Result<Upstream> {
     let limits = &worker.shared.limits;
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection within the deadline");
-    let stream = timeout(limits.connect(), TcpStream::connect(instance.address)).await.map_err(late)??;
+    let stream = timeout(limits.connect(), TcpStream::connect(instance.address))
+        .await
+        .map_err(late)??;
     stream.set_nodelay(true)?;
     let (sender, connection) = Builder::new()
         .max_buf_size(limits.answer_head_bytes.max(8192))
@@ -71,7 +73,12 @@ pub async fn connect(instance: &Arc<Instance>, worker: &Worker) -> io::Result<Up
         let parts = connection.into_parts();
         let _ = keep.send((parts.io.into_inner(), parts.read_buf));
     });
-    Ok(Upstream { sender, instance: Arc::clone(instance), raw, since: 0 })
+    Ok(Upstream {
+        sender,
+        instance: Arc::clone(instance),
+        raw,
+        since: 0,
+    })
 }
 
 /// One worker's idle connections.
@@ -94,9 +101,9 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&instance.id)?;
         // Not ready and not closed: the tail of its last request is still being sent.
-        let at = connections.iter().rposition(|upstream| {
-            upstream.sender.is_ready() && Arc::ptr_eq(&upstream.instance, instance)
-        })?;
+        let at = connections
+            .iter()
+            .rposition(|upstream| upstream.sender.is_ready() && Arc::ptr_eq(&upstream.instance, instance))?;
         Some(connections.swap_remove(at))
     }
 

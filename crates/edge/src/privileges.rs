@@ -32,7 +32,11 @@ pub fn close_all_but(sorted: &[RawFd]) -> io::Result<()> {
 fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: takes numbers only. The caller owns none of these descriptors by a Rust object: it has just begun.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Becomes `user` (where there is one and it is another), drops every capability, and makes sure that none comes back.
@@ -65,9 +69,22 @@ fn drop_capabilities() -> io::Result<()> {
         inheritable: u32,
     }
     const VERSION_3: u32 = 0x2008_0522;
-    let header = Header { version: VERSION_3, pid: 0 };
-    let none = [const { Set { effective: 0, permitted: 0, inheritable: 0 } }; 2];
+    let header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
+    let none = [const {
+        Set {
+            effective: 0,
+            permitted: 0,
+            inheritable: 0,
+        }
+    }; 2];
     // SAFETY: both pointers are to live values of the layout that version 3 of the call reads.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

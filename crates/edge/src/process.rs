@@ -88,13 +88,20 @@ pub fn prepare(args: &EdgeArgs) -> io::Result<Setup> {
         _ => at("the lock in", &args.dir, error),
     })?;
     let control = control::bind(&args.dir).map_err(|error| at("the control socket in", &args.dir, error))?;
-    let upstream_dns = args.upstream_dns.iter().map(|resolver| connected(*resolver)).collect::<io::Result<_>>()?;
+    let upstream_dns = args
+        .upstream_dns
+        .iter()
+        .map(|resolver| connected(*resolver))
+        .collect::<io::Result<_>>()?;
     let mut public = Vec::new();
     for fd in &args.public_fds {
         public.push(TcpListener::from(inherited.socket(*fd, SockType::Stream)?));
     }
 
-    let namespaces = [(&args.userns, CloneFlags::CLONE_NEWUSER), (&args.netns, CloneFlags::CLONE_NEWNET)];
+    let namespaces = [
+        (&args.userns, CloneFlags::CLONE_NEWUSER),
+        (&args.netns, CloneFlags::CLONE_NEWNET),
+    ];
     for (path, kind) in namespaces {
         if let Some(path) = path {
             let namespace = File::open(path).map_err(|error| at("the namespace", path, error))?;
@@ -113,14 +120,25 @@ pub fn prepare(args: &EdgeArgs) -> io::Result<Setup> {
     };
     let owner = nix::unistd::geteuid().as_raw();
     if let Some((uid, gid)) = args.user {
-        dir.give_to(uid, gid).map_err(|error| at("the owner of", &args.dir, error))?;
+        dir.give_to(uid, gid)
+            .map_err(|error| at("the owner of", &args.dir, error))?;
     }
     privileges::give_up(args.user)?;
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let workers = if args.workers == 0 { cores() } else { args.workers };
     let sockets = Sockets { public, internal, dns };
     let (gateway, limits) = (args.gateway, args.limits.clone());
-    Ok(Setup { sockets, dir, lock, control, owner, gateway, upstream_dns, workers, limits })
+    Ok(Setup {
+        sockets,
+        dir,
+        lock,
+        control,
+        owner,
+        gateway,
+        upstream_dns,
+        workers,
+        limits,
+    })
 }
 
 /// Runs an edge until `stop` is ready, then lets it finish what is in flight.
@@ -128,9 +146,21 @@ pub fn prepare(args: &EdgeArgs) -> io::Result<Setup> {
 /// # Errors
 /// When it cannot begin.
 pub fn run<S: Future<Output = ()>>(setup: Setup, stop: impl FnOnce() -> S) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
     runtime.block_on(async move {
-        let Setup { mut sockets, dir, lock, control, owner, gateway, upstream_dns, workers, limits } = setup;
+        let Setup {
+            mut sockets,
+            dir,
+            lock,
+            control,
+            owner,
+            gateway,
+            upstream_dns,
+            workers,
+            limits,
+        } = setup;
         let resolver = match (&mut sockets.dns, gateway) {
             (Some(socket), Some(gateway)) => Some(Resolver::new(socket.try_clone()?, gateway, upstream_dns)?),
             _ => None,
@@ -175,7 +205,10 @@ impl Inherited {
         let mut sorted = keep.to_vec();
         sorted.sort_unstable();
         if sorted.windows(2).any(|pair| pair[0] == pair[1]) || sorted.first().is_some_and(|fd| *fd < 3) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a descriptor is named twice or below 3"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a descriptor is named twice or below 3",
+            ));
         }
         privileges::close_all_but(&sorted)?;
         let own = |fd: &RawFd| {
@@ -185,7 +218,9 @@ impl Inherited {
             fcntl(&owned, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
             Ok((*fd, owned))
         };
-        Ok(Inherited { fds: keep.iter().map(own).collect::<io::Result<_>>()? })
+        Ok(Inherited {
+            fds: keep.iter().map(own).collect::<io::Result<_>>()?,
+        })
     }
 
     fn socket(&mut self, fd: RawFd, kind: SockType) -> io::Result<OwnedFd> {
@@ -194,7 +229,9 @@ impl Inherited {
         let (_, owned) = self.fds.swap_remove(at);
         match getsockopt(&owned.as_fd(), sockopt::SockType) {
             Ok(found) if found == kind => Ok(owned),
-            _ => Err(io::Error::other(format!("descriptor {fd} is not the kind of socket that it should be"))),
+            _ => Err(io::Error::other(format!(
+                "descriptor {fd} is not the kind of socket that it should be"
+            ))),
         }
     }
 }

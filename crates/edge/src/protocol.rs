@@ -116,7 +116,10 @@ pub struct Status {
 pub async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
     let len = stream.read_u32().await?;
     if len > MAX_FRAME {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {len} bytes is too long")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a frame of {len} bytes is too long"),
+        ));
     }
     // Grows as bytes arrive: a length alone reserves nothing.
     let mut bytes = Vec::new();

@@ -21,7 +21,10 @@ impl Host {
         if name.is_empty() || name.len() > HOST_MAX {
             return Err(Refusal::BadHost);
         }
-        let mut host = Host { text: [0; HOST_MAX], len: name.len() };
+        let mut host = Host {
+            text: [0; HOST_MAX],
+            len: name.len(),
+        };
         let bracketed = name[0] == b'[';
         for (to, from) in host.text.iter_mut().zip(name) {
             let fits = match from {
@@ -70,12 +73,16 @@ pub fn check<B>(request: &Request<B>) -> Result<(HeaderValue, Host), Refusal> {
         return Err(Refusal::Method);
     }
     let mut hosts = headers.get_all(HOST).iter();
-    let (Some(written), None) = (hosts.next(), hosts.next()) else { return Err(Refusal::BadHost) };
+    let (Some(written), None) = (hosts.next(), hosts.next()) else {
+        return Err(Refusal::BadHost);
+    };
     let host = Host::parse(written.as_bytes())?;
     check_target(request.uri(), request.method(), &host)?;
     if headers.contains_key(TRANSFER_ENCODING) {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-        let chunked = codings.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        let chunked = codings
+            .next()
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
         if !chunked || codings.next().is_some() || headers.contains_key(CONTENT_LENGTH) {
             return Err(Refusal::Framing);
         }
@@ -123,7 +130,11 @@ mod tests {
             ("127.0.0.1:80", "127.0.0.1"),
             ("[::1]:80", "[::1]"),
         ] {
-            assert_eq!(Host::parse(raw.as_bytes()).ok().as_ref().map(Host::as_str), Some(expected), "{raw}");
+            assert_eq!(
+                Host::parse(raw.as_bytes()).ok().as_ref().map(Host::as_str),
+                Some(expected),
+                "{raw}"
+            );
         }
     }
 
@@ -131,8 +142,25 @@ mod tests {
     fn a_host_with_anything_else_in_it_is_refused() {
         let long = "a".repeat(HOST_MAX + 1);
         for raw in [
-            "", ".", ":80", "a b", "a@b", "user:pw@a.test", "a.test:80x", "a.test:123456", "a.test:80:80", "a/b",
-            "a%2eb", "a\0b", "b\u{fc}cher.test", "[::1", "[::1]x", "a.test,b.test", "::1", "a\"b", &long,
+            "",
+            ".",
+            ":80",
+            "a b",
+            "a@b",
+            "user:pw@a.test",
+            "a.test:80x",
+            "a.test:123456",
+            "a.test:80:80",
+            "a/b",
+            "a%2eb",
+            "a\0b",
+            "b\u{fc}cher.test",
+            "[::1",
+            "[::1]x",
+            "a.test,b.test",
+            "::1",
+            "a\"b",
+            &long,
         ] {
             assert!(Host::parse(raw.as_bytes()).is_err(), "{raw:?}");
         }
@@ -141,18 +169,32 @@ mod tests {
     #[test]
     fn an_absolute_target_must_agree_with_the_host() {
         let request = |target: &str| {
-            Request::builder().uri(target).header("host", "a.test:8080").body(()).expect("a request")
+            Request::builder()
+                .uri(target)
+                .header("host", "a.test:8080")
+                .body(())
+                .expect("a request")
         };
         assert!(check(&request("http://a.test/x")).is_ok());
         assert!(check(&request("http://A.TEST:8080/x")).is_ok());
-        for bad in ["http://b.test/", "http://user@a.test/", "https://a.test/", "ftp://a.test/"] {
+        for bad in [
+            "http://b.test/",
+            "http://user@a.test/",
+            "https://a.test/",
+            "ftp://a.test/",
+        ] {
             assert!(check(&request(bad)).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn an_absolute_target_becomes_a_path() {
-        for (before, after) in [("http://a.test/x?y", "/x?y"), ("http://a.test", "/"), ("/p", "/p"), ("*", "*")] {
+        for (before, after) in [
+            ("http://a.test/x?y", "/x?y"),
+            ("http://a.test", "/"),
+            ("/p", "/p"),
+            ("*", "*"),
+        ] {
             let mut uri: Uri = before.parse().unwrap();
             origin_form(&mut uri);
             assert_eq!(uri, after);

@@ -63,7 +63,9 @@ impl HeldSockets {
             let listener = TcpListener::bind(address).map_err(named)?;
             Ok((SocketRole::Public(listener.local_addr()?), OwnedFd::from(listener)))
         };
-        Ok(HeldSockets { sockets: listen.iter().map(bind).collect::<io::Result<_>>()? })
+        Ok(HeldSockets {
+            sockets: listen.iter().map(bind).collect::<io::Result<_>>()?,
+        })
     }
 
     /// Where users' traffic comes in, ports as they were chosen.
@@ -77,8 +79,12 @@ impl HeldSockets {
 
     /// Whether these listen where `wanted` says (any port for port 0).
     fn serve(&self, wanted: &[SocketAddr]) -> bool {
-        let public: Vec<_> =
-            self.sockets.iter().filter(|(role, _)| matches!(role, SocketRole::Public(_))).map(|(role, _)| role).collect();
+        let public: Vec<_> = self
+            .sockets
+            .iter()
+            .filter(|(role, _)| matches!(role, SocketRole::Public(_)))
+            .map(|(role, _)| role)
+            .collect();
         public.len() == wanted.len() && public.iter().zip(wanted).all(|(role, wanted)| role.listens_at(wanted))
     }
 }
@@ -147,7 +153,12 @@ pub async fn supervise(command: EdgeCommand, report: watch::Sender<Supervision>)
     if let Some(edge) = edge {
         let pid = edge.pid;
         report.send_modify(|report| {
-            *report = Supervision { public: held.public(), pid: Some(pid), adopted: true, ..report.clone() };
+            *report = Supervision {
+                public: held.public(),
+                pid: Some(pid),
+                adopted: true,
+                ..report.clone()
+            };
         });
         tracing::info!(edge.pid = pid, "adopted the running edge");
         edge.ended().await;
@@ -163,7 +174,12 @@ pub async fn supervise(command: EdgeCommand, report: watch::Sender<Supervision>)
                 let pid = edge.pid;
                 report.send_modify(|report| {
                     let starts = report.starts + 1;
-                    *report = Supervision { public: held.public(), pid: Some(pid), starts, adopted: false };
+                    *report = Supervision {
+                        public: held.public(),
+                        pid: Some(pid),
+                        starts,
+                        adopted: false,
+                    };
                 });
                 hold_all(&command, edge, &mut held).await;
             }
@@ -188,7 +204,9 @@ async fn hold_all(command: &EdgeCommand, edge: Watched, held: &mut HeldSockets) 
             () = &mut ended => break,
             () = tokio::time::sleep(ASK_EVERY) => {}
         }
-        let is_it = running_edge(&command.args.dir).await.is_ok_and(|running| running == pid);
+        let is_it = running_edge(&command.args.dir)
+            .await
+            .is_ok_and(|running| running == pid);
         if is_it && let Ok(sockets) = hand_over(&command.args.dir).await {
             *held = HeldSockets { sockets };
             collected = true;

@@ -40,7 +40,10 @@ impl Table {
     /// The service for a normalised host and a raw path: exact host, longest prefix on whole segments.
     pub fn public(&self, host: &str, path: &str) -> Option<&Arc<Service>> {
         let routes = self.hosts.get(host)?;
-        routes.iter().find(|route| covers(&route.prefix, path)).map(|route| &route.service)
+        routes
+            .iter()
+            .find(|route| covers(&route.prefix, path))
+            .map(|route| &route.service)
     }
 
     /// The project of an instance's address.
@@ -97,7 +100,11 @@ pub struct Register {
 impl Register {
     /// `idle` is rung when the last request of an instance that left has ended.
     pub fn new(idle: Arc<Notify>) -> Self {
-        Register { routed: HashMap::new(), departed: Vec::new(), idle }
+        Register {
+            routed: HashMap::new(),
+            departed: Vec::new(),
+            idle,
+        }
     }
 
     /// Compiles `source`, and answers with the instances that leave by it. The caller first lets requests find the new
@@ -112,9 +119,15 @@ impl Register {
         for routes in table.hosts.values_mut() {
             routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         }
-        table.callers = source.callers.iter().map(|(ip, project)| (ip.to_canonical(), *project)).collect();
+        table.callers = source
+            .callers
+            .iter()
+            .map(|(ip, project)| (ip.to_canonical(), *project))
+            .collect();
         let stays = |instance: &Arc<Instance>| {
-            self.routed.get(&instance.id).is_some_and(|current| Arc::ptr_eq(current, instance))
+            self.routed
+                .get(&instance.id)
+                .is_some_and(|current| Arc::ptr_eq(current, instance))
         };
         let leaving = before.into_values().filter(|instance| !stays(instance)).collect();
         (table, leaving)
@@ -131,13 +144,23 @@ impl Register {
             let address = SocketAddr::new(target.address, target.port);
             self.instance(target.instance, address, before)
         });
-        let service = Arc::new(Service { tally: books.tally(entry.receipt), targets: targets.collect() });
+        let service = Arc::new(Service {
+            tally: books.tally(entry.receipt),
+            targets: targets.collect(),
+        });
         for rule in &entry.matches {
             let prefix = rule.path.trim_end_matches('/').into();
             let routes = table.hosts.entry(rule.host.as_str().into()).or_default();
-            routes.push(Route { prefix, service: Arc::clone(&service) });
+            routes.push(Route {
+                prefix,
+                service: Arc::clone(&service),
+            });
         }
-        table.inside.entry(entry.project).or_default().insert(entry.name.as_str().into(), service);
+        table
+            .inside
+            .entry(entry.project)
+            .or_default()
+            .insert(entry.name.as_str().into(), service);
     }
 
     /// The instance of this id, be it routed already, on its way out, or new. One whose address changed is another.
@@ -149,9 +172,11 @@ impl Register {
     ) -> Arc<Instance> {
         let departed = self.departed.iter();
         let known = self.routed.get(&id).into_iter().chain(before.get(&id)).chain(departed);
-        let found = known.filter(|known| known.id == id).find(|known| known.address == address).cloned();
-        let instance =
-            found.unwrap_or_else(|| Arc::new(Instance::new(id, address, Arc::clone(&self.idle))));
+        let found = known
+            .filter(|known| known.id == id)
+            .find(|known| known.address == address)
+            .cloned();
+        let instance = found.unwrap_or_else(|| Arc::new(Instance::new(id, address, Arc::clone(&self.idle))));
         self.departed.retain(|departed| !Arc::ptr_eq(departed, &instance));
         // Before the table that names it can be seen, so that nobody meets a routed instance that is marked.
         instance.set_leaving(false);
@@ -199,16 +224,29 @@ mod tests {
             project,
             name: name.into(),
             receipt: Uuid::new_v4().into(),
-            matches: matches.map(|(host, path)| RouteMatch { host: (*host).into(), path: (*path).into() }).collect(),
+            matches: matches
+                .map(|(host, path)| RouteMatch {
+                    host: (*host).into(),
+                    path: (*path).into(),
+                })
+                .collect(),
             targets: targets
                 .iter()
-                .map(|id| Target { instance: *id, address: Ipv4Addr::LOCALHOST.into(), port: 1 })
+                .map(|id| Target {
+                    instance: *id,
+                    address: Ipv4Addr::LOCALHOST.into(),
+                    port: 1,
+                })
                 .collect(),
         }
     }
 
     fn compile(register: &mut Register, epoch: u64, services: Vec<ServiceEntry>) -> Table {
-        let source = RoutingTable { epoch, services, callers: BTreeMap::new() };
+        let source = RoutingTable {
+            epoch,
+            services,
+            callers: BTreeMap::new(),
+        };
         let (table, leaving) = register.compile(&source, &Books::new(1));
         register.retire(leaving);
         table
@@ -223,11 +261,17 @@ mod tests {
             ("deep", &[("a.test", "/api/v1/")]),
             ("other", &[("b.test", "/only")]),
         ];
-        let services: Vec<_> = rules.iter().map(|(name, rules)| entry(name, project, rules, &[])).collect();
+        let services: Vec<_> = rules
+            .iter()
+            .map(|(name, rules)| entry(name, project, rules, &[]))
+            .collect();
         let table = compile(&mut Register::new(Arc::default()), 1, services);
         let named = |service: &Arc<Service>| {
             let names = table.inside[&project].iter();
-            names.filter(|(_, named)| Arc::ptr_eq(named, service)).map(|(name, _)| name.to_string()).next()
+            names
+                .filter(|(_, named)| Arc::ptr_eq(named, service))
+                .map(|(name, _)| name.to_string())
+                .next()
         };
         for (host, path, expected) in [
             ("a.test", "/", Some("root")),
@@ -253,7 +297,9 @@ mod tests {
         let service = entry("web", Uuid::new_v4().into(), &[("a.test", "/")], &ids);
         let table = compile(&mut Register::new(Arc::default()), 1, vec![service]);
         let service = table.public("a.test", "/").unwrap();
-        let taken: Vec<_> = (0..3).map(|turn| service.choose(turn, &[]).unwrap().instance().id).collect();
+        let taken: Vec<_> = (0..3)
+            .map(|turn| service.choose(turn, &[]).unwrap().instance().id)
+            .collect();
         assert_eq!(taken, ids);
         let held = service.choose(0, &[]).unwrap();
         assert_ne!(service.choose(0, &[]).unwrap().instance().id, held.instance().id);

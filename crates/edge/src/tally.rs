@@ -68,7 +68,10 @@ impl Dirty {
 
 impl Tally {
     fn new(workers: usize, dirty: Arc<Dirty>) -> Self {
-        Tally { slots: (0..workers).map(|_| Slot::default()).collect(), dirty }
+        Tally {
+            slots: (0..workers).map(|_| Slot::default()).collect(),
+            dirty,
+        }
     }
 
     /// Counts one ended request. Called by worker `worker` only.
@@ -119,7 +122,11 @@ pub struct Books {
 
 impl Books {
     pub fn new(workers: usize) -> Self {
-        Books { workers, dirty: Arc::default(), tallies: Mutex::default() }
+        Books {
+            workers,
+            dirty: Arc::default(),
+            tallies: Mutex::default(),
+        }
     }
 
     pub fn dirty(&self) -> &Arc<Dirty> {
@@ -158,7 +165,13 @@ mod tests {
         tally.record(2, Outcome::FailedByApp, 0, false);
         tally.record(2, Outcome::FailedByHob, 0, false);
         tally.record(2, Outcome::Abandoned, 1, false);
-        let expected = Receipt { ok: 2, failed_by_hob: 1, failed_by_app: 1, retried: 3, drained: 1 };
+        let expected = Receipt {
+            ok: 2,
+            failed_by_hob: 1,
+            failed_by_app: 1,
+            retried: 3,
+            drained: 1,
+        };
         assert_eq!(books.receipts(), HashMap::from([(id, expected)]));
     }
 

@@ -26,7 +26,9 @@ impl Upgrade {
     pub async fn run(self, mut io: ClientIo, read_ahead: Bytes, client: &Rc<Client>) {
         let Upgrade { upstream, mut exchange } = self;
         let join = async {
-            let Some((mut stream, from_app)) = upstream.into_raw().await else { return };
+            let Some((mut stream, from_app)) = upstream.into_raw().await else {
+                return;
+            };
             let begun = async {
                 io.write_all(&from_app).await?;
                 stream.write_all(&read_ahead).await?;

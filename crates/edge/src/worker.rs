@@ -67,30 +67,37 @@ pub struct Worker {
     accepting: RefCell<Vec<JoinHandle<()>>>,
 }
 
-
 /// Starts a worker that accepts from all `entrances`. It ends when its orders do, or when it has drained.
 ///
 /// # Errors
 /// When the thread or its runtime cannot be made.
 pub fn start(index: usize, shared: Arc<Shared>, entrances: Vec<Entrance>) -> std::io::Result<mpsc::Sender<Order>> {
     let (orders, inbox) = mpsc::channel(ORDERS);
-    let runtime = move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let runtime = move || {
+        Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+    };
     let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
-    std::thread::Builder::new().name(format!("edge-{index}")).spawn(move || {
-        let runtime = match runtime() {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(ready.send(Err(error))),
-        };
-        runtime.block_on(async move {
-            let worker = Rc::new(Worker::new(index, shared));
-            let listening = worker.listen(entrances);
-            let listens = listening.is_ok();
-            if ready.send(listening).is_ok() && listens {
-                worker.run(inbox).await;
-            }
-        });
-    })?;
-    is_ready.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker's thread ended at once")))?;
+    std::thread::Builder::new()
+        .name(format!("edge-{index}"))
+        .spawn(move || {
+            let runtime = match runtime() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            runtime.block_on(async move {
+                let worker = Rc::new(Worker::new(index, shared));
+                let listening = worker.listen(entrances);
+                let listens = listening.is_ok();
+                if ready.send(listening).is_ok() && listens {
+                    worker.run(inbox).await;
+                }
+            });
+        })?;
+    is_ready
+        .recv()
+        .unwrap_or_else(|_| Err(std::io::Error::other("the worker's thread ended at once")))?;
     Ok(orders)
 }
 
@@ -131,7 +138,8 @@ impl Worker {
     }
 
     fn refresh_clock(&self) {
-        self.now.set(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.now
+            .set(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX));
     }
 
     fn listen(self: &Rc<Self>, entrances: Vec<Entrance>) -> std::io::Result<()> {
@@ -220,13 +228,24 @@ impl Worker {
             self.refresh_clock();
             let now = self.now();
             self.pool.drop_stale(now, self.shared.limits.upstream_idle_ms);
-            let late: Vec<_> = self.clients.borrow().values().filter_map(|c| Some((Rc::clone(c), c.due(now)?))).collect();
+            let late: Vec<_> = self
+                .clients
+                .borrow()
+                .values()
+                .filter_map(|c| Some((Rc::clone(c), c.due(now)?)))
+                .collect();
             late.into_iter().for_each(|(client, signal)| client.signal(signal));
         }
     }
 
     fn signal_all(&self, signal: Signal, which: impl Fn(&Client) -> bool) {
-        let clients: Vec<_> = self.clients.borrow().values().filter(|client| which(client)).cloned().collect();
+        let clients: Vec<_> = self
+            .clients
+            .borrow()
+            .values()
+            .filter(|client| which(client))
+            .cloned()
+            .collect();
         clients.into_iter().for_each(|client| client.signal(signal));
     }
 
@@ -242,5 +261,8 @@ impl Worker {
 /// Errors of accept(2) that are about the connection that was to be accepted, not about us.
 fn is_of_one_connection(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }

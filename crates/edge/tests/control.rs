@@ -18,8 +18,17 @@ use tokio::sync::Notify;
 
 /// A control connection without a client's cleverness.
 async fn control(rig: &Rig) -> UnixStream {
-    let mut stream = UnixStream::connect(rig.home.path().join(SOCKET)).await.expect("the edge listens");
-    protocol::write(&mut stream, &ToEdge::Hello { version: protocol::VERSION }).await.expect("writes");
+    let mut stream = UnixStream::connect(rig.home.path().join(SOCKET))
+        .await
+        .expect("the edge listens");
+    protocol::write(
+        &mut stream,
+        &ToEdge::Hello {
+            version: protocol::VERSION,
+        },
+    )
+    .await
+    .expect("writes");
     stream
 }
 
@@ -32,11 +41,16 @@ async fn next(stream: &mut UnixStream, wanted: impl Fn(&FromEdge) -> bool) -> Fr
             }
         }
     };
-    tokio::time::timeout(rig::PATIENCE, search).await.expect("the frame comes in time")
+    tokio::time::timeout(rig::PATIENCE, search)
+        .await
+        .expect("the frame comes in time")
 }
 
 fn table(epoch: u64) -> RoutingTable {
-    RoutingTable { epoch, ..RoutingTable::default() }
+    RoutingTable {
+        epoch,
+        ..RoutingTable::default()
+    }
 }
 
 #[tokio::test]
@@ -61,7 +75,10 @@ async fn an_older_table_is_refused_an_equal_one_acknowledged_again_and_a_differe
     assert!(matches!(send(table(5)).await, FromEdge::Ack { epoch: 5, .. }));
     assert!(matches!(send(table(4)).await, FromEdge::Refused { epoch: 4, .. }));
     assert!(matches!(send(table(5)).await, FromEdge::Ack { epoch: 5, .. }));
-    let other = RoutingTable { services: vec![service("a.test", &[])], ..table(5) };
+    let other = RoutingTable {
+        services: vec![service("a.test", &[])],
+        ..table(5)
+    };
     assert!(matches!(send(other).await, FromEdge::Refused { epoch: 5, .. }));
     assert_eq!(TableDir::open(rig.home.path()).unwrap().load(), table(5));
 }
@@ -71,7 +88,9 @@ async fn of_many_tables_the_newest_is_served_and_not_every_one_is_written() {
     let rig = Rig::start();
     let mut stream = control(&rig).await;
     for epoch in 1..=2_000 {
-        protocol::write(&mut stream, &ToEdge::Table(table(epoch))).await.unwrap();
+        protocol::write(&mut stream, &ToEdge::Table(table(epoch)))
+            .await
+            .unwrap();
     }
     let mut acks = 0;
     loop {
@@ -89,7 +108,12 @@ async fn of_many_tables_the_newest_is_served_and_not_every_one_is_written() {
 #[tokio::test]
 async fn what_is_no_frame_ends_only_its_own_connection() {
     let mut rig = Rig::start();
-    for bytes in [&b"\xff\xff\xff\xff"[..], b"\0\0\0\x02{]", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\x08\"status\""] {
+    for bytes in [
+        &b"\xff\xff\xff\xff"[..],
+        b"\0\0\0\x02{]",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0\0\0\x08\"status\"",
+    ] {
         let mut stream = UnixStream::connect(rig.home.path().join(SOCKET)).await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut stream, bytes).await.unwrap();
         let mut back = Vec::new();
@@ -102,7 +126,10 @@ async fn what_is_no_frame_ends_only_its_own_connection() {
 async fn only_its_owner_may_open_the_control_socket() {
     use std::os::unix::fs::PermissionsExt;
     let rig = Rig::start();
-    let mode = std::fs::metadata(rig.home.path().join(SOCKET)).unwrap().permissions().mode();
+    let mode = std::fs::metadata(rig.home.path().join(SOCKET))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -114,7 +141,10 @@ async fn a_table_that_cannot_be_written_is_served_but_not_acknowledged_until_it_
     // A directory where the draft should be: no table can be written.
     let obstacle = rig.home.path().join("table.json.new");
     std::fs::create_dir(&obstacle).unwrap();
-    rig.client.publish(RoutingTable { services: vec![service("a.test", &[&app])], ..table(2) });
+    rig.client.publish(RoutingTable {
+        services: vec![service("a.test", &[&app])],
+        ..table(2)
+    });
     let view = rig.view(|view| view.refused.is_some()).await;
     assert_eq!((view.acked_epoch, view.refused.map(|(epoch, _)| epoch)), (1, Some(2)));
     assert_eq!(rig.get("a.test", "/").await.body, "hello");
@@ -132,7 +162,10 @@ async fn a_late_client_sees_the_state_and_a_table_it_published_before_arrives() 
     let view = watch.wait_for(|view| view.acked_epoch == 7).await.unwrap().clone();
     assert!(view.connected && view.boot.is_some() && view.pid == Some(std::process::id()));
     let status = late.status().await.unwrap();
-    assert_eq!((status.epoch, status.workers, Some(status.edge_boot)), (7, 2, view.boot));
+    assert_eq!(
+        (status.epoch, status.workers, Some(status.edge_boot)),
+        (7, 2, view.boot)
+    );
 }
 
 #[tokio::test]
@@ -167,7 +200,10 @@ async fn a_stopping_edge_finishes_what_it_has_begun_and_takes_nothing_new() {
     rig.stop();
     assert_eq!(idle.rest().await, b"");
     let address = rig.address;
-    wait_for("the listener to close", || std::net::TcpStream::connect(address).is_err()).await;
+    wait_for("the listener to close", || {
+        std::net::TcpStream::connect(address).is_err()
+    })
+    .await;
     release.notify_one();
     let answer = busy.answer().await.expect("the answer");
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
@@ -178,7 +214,10 @@ async fn a_stopping_edge_finishes_what_it_has_begun_and_takes_nothing_new() {
 #[tokio::test]
 async fn a_stopping_edge_does_not_wait_for_ever() {
     let app = App::http(|_| std::future::pending()).await;
-    let mut rig = Rig::with(Limits { drain_ms: 200, ..hasty() });
+    let mut rig = Rig::with(Limits {
+        drain_ms: 200,
+        ..hasty()
+    });
     rig.publish(vec![service("a.test", &[&app])]).await;
     let mut busy = rig.connect().await;
     busy.write(get("a.test", "/")).await;
@@ -250,8 +289,12 @@ async fn a_client_that_reads_slowly_does_not_hold_an_instance_beyond_the_deadlin
     let app = App::raw(|stream| async move {
         let mut conn = Conn::over(stream);
         conn.until(b"\r\n\r\n").await;
-        conn.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
-        while tokio::io::AsyncWriteExt::write_all(&mut conn.stream, &[b'x'; 65536]).await.is_ok() {}
+        conn.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+            .await;
+        while tokio::io::AsyncWriteExt::write_all(&mut conn.stream, &[b'x'; 65536])
+            .await
+            .is_ok()
+        {}
     })
     .await;
     let mut rig = Rig::start();
@@ -287,11 +330,19 @@ async fn no_request_reaches_an_instance_that_was_reported_idle_after_it_left() {
     let mut rig = Rig::start();
     let entry = service("a.test", &[]);
     let targets = |group: usize| -> Vec<Target> { apps[group * 2..][..2].iter().map(App::target).collect() };
-    let open = |group: usize, open: bool| gates[group * 2..][..2].iter().for_each(|gate| gate.store(open, Ordering::SeqCst));
+    let open = |group: usize, open: bool| {
+        gates[group * 2..][..2]
+            .iter()
+            .for_each(|gate| gate.store(open, Ordering::SeqCst))
+    };
     open(0, true);
     rig.publish(vec![with(&entry, targets(0))]).await;
 
-    let (stop, failed, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (stop, failed, asked) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let load: Vec<_> = (0..8)
         .map(|client| {
             let (stop, failed, asked) = (Arc::clone(&stop), Arc::clone(&failed), Arc::clone(&asked));
@@ -303,7 +354,8 @@ async fn no_request_reaches_an_instance_that_was_reported_idle_after_it_left() {
         open(new, true);
         rig.publish(vec![with(&entry, targets(new))]).await;
         let old_ids: Vec<InstanceId> = targets(old).iter().map(|target| target.instance).collect();
-        rig.view(|view| old_ids.iter().all(|id| !view.busy.contains_key(id))).await;
+        rig.view(|view| old_ids.iter().all(|id| !view.busy.contains_key(id)))
+            .await;
         open(old, false);
     }
     stop.store(true, Ordering::SeqCst);
@@ -312,17 +364,32 @@ async fn no_request_reaches_an_instance_that_was_reported_idle_after_it_left() {
     }
     let asked = asked.load(Ordering::SeqCst);
     assert!(asked > FLIPS, "only {asked} requests were made");
-    assert_eq!((trespasses.load(Ordering::SeqCst), failed.load(Ordering::SeqCst)), (0, 0), "of {asked} requests");
-    let receipt = rig.receipt(entry.receipt, |receipt| receipt.total() == asked as u64).await;
+    assert_eq!(
+        (trespasses.load(Ordering::SeqCst), failed.load(Ordering::SeqCst)),
+        (0, 0),
+        "of {asked} requests"
+    );
+    let receipt = rig
+        .receipt(entry.receipt, |receipt| receipt.total() == asked as u64)
+        .await;
     assert_eq!(receipt.ok, asked as u64);
 }
 
 fn with(entry: &domain::routing::ServiceEntry, targets: Vec<Target>) -> domain::routing::ServiceEntry {
-    domain::routing::ServiceEntry { targets, ..entry.clone() }
+    domain::routing::ServiceEntry {
+        targets,
+        ..entry.clone()
+    }
 }
 
 /// Asks until told to stop; every fourth client without keep-alive.
-async fn load(address: SocketAddr, client: usize, stop: Arc<AtomicBool>, failed: Arc<AtomicUsize>, asked: Arc<AtomicUsize>) {
+async fn load(
+    address: SocketAddr,
+    client: usize,
+    stop: Arc<AtomicBool>,
+    failed: Arc<AtomicUsize>,
+    asked: Arc<AtomicUsize>,
+) {
     let mut conn = Conn::to(address).await;
     while !stop.load(Ordering::SeqCst) {
         if client.is_multiple_of(4) {
@@ -331,7 +398,10 @@ async fn load(address: SocketAddr, client: usize, stop: Arc<AtomicBool>, failed:
         conn.write(get("a.test", "/")).await;
         let answer = conn.answer().await;
         asked.fetch_add(1, Ordering::SeqCst);
-        failed.fetch_add(usize::from(!answer.is_some_and(|answer| answer.status == 200)), Ordering::SeqCst);
+        failed.fetch_add(
+            usize::from(answer.is_none_or(|answer| answer.status != 200)),
+            Ordering::SeqCst,
+        );
     }
 }
 
@@ -342,7 +412,11 @@ async fn an_instance_with_another_address_is_another_one() {
     let entry = service("a.test", &[&old]);
     rig.publish(vec![entry.clone()]).await;
     assert_eq!(rig.get("a.test", "/").await.body, "old");
-    let target = Target { instance: old.id, address: Ipv4Addr::LOCALHOST.into(), port: new.address.port() };
+    let target = Target {
+        instance: old.id,
+        address: Ipv4Addr::LOCALHOST.into(),
+        port: new.address.port(),
+    };
     rig.publish(vec![with(&entry, vec![target])]).await;
     for _ in 0..5 {
         assert_eq!(rig.get("a.test", "/").await.body, "new");

@@ -18,7 +18,8 @@ async fn provoke(rig: &Rig, bytes: &[u8]) -> String {
     let _ = conn.stream.write_all(bytes).await;
     let mut back = Vec::new();
     let mut chunk = [0; 4096];
-    while let Ok(Ok(read @ 1..)) = tokio::time::timeout(Duration::from_millis(500), conn.stream.read(&mut chunk)).await {
+    while let Ok(Ok(read @ 1..)) = tokio::time::timeout(Duration::from_millis(500), conn.stream.read(&mut chunk)).await
+    {
         back.extend_from_slice(&chunk[..read]);
     }
     String::from_utf8_lossy(&back).into_owned()
@@ -34,52 +35,136 @@ async fn ambiguous_framing_is_refused_and_its_connection_closed() {
     const H: &str = "Host: a.test\r\n";
     const T: &str = "Transfer-Encoding: chunked\r\n";
     let cases: Vec<(&str, String)> = vec![
-        ("CL.TE", format!("POST / HTTP/1.1\r\n{H}Content-Length: 4\r\n{T}\r\n0\r\n\r\n")),
-        ("TE.CL", format!("POST / HTTP/1.1\r\n{H}{T}Content-Length: 4\r\n\r\n0\r\n\r\n")),
+        (
+            "CL.TE",
+            format!("POST / HTTP/1.1\r\n{H}Content-Length: 4\r\n{T}\r\n0\r\n\r\n"),
+        ),
+        (
+            "TE.CL",
+            format!("POST / HTTP/1.1\r\n{H}{T}Content-Length: 4\r\n\r\n0\r\n\r\n"),
+        ),
         ("TE.TE", format!("POST / HTTP/1.1\r\n{H}{T}{T}\r\n0\r\n\r\n")),
-        ("TE obfuscated", format!("POST / HTTP/1.1\r\n{H}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n")),
-        ("TE identity", format!("POST / HTTP/1.1\r\n{H}Transfer-Encoding: identity\r\n\r\n")),
-        ("TE list", format!("POST / HTTP/1.1\r\n{H}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")),
-        ("TE ,chunked", format!("POST / HTTP/1.1\r\n{H}Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n")),
-        ("TE chunked not last", format!("POST / HTTP/1.1\r\n{H}Transfer-Encoding: chunked, x\r\n\r\n0\r\n\r\n")),
-        ("TE vertical tab", format!("POST / HTTP/1.1\r\n{H}Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n")),
-        ("CL twice, differing", format!("POST / HTTP/1.1\r\n{H}Content-Length: 0\r\nContent-Length: 5\r\n\r\nabcde")),
-        ("CL list", format!("POST / HTTP/1.1\r\n{H}Content-Length: 5, 5\r\n\r\nabcde")),
+        (
+            "TE obfuscated",
+            format!("POST / HTTP/1.1\r\n{H}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+        ),
+        (
+            "TE identity",
+            format!("POST / HTTP/1.1\r\n{H}Transfer-Encoding: identity\r\n\r\n"),
+        ),
+        (
+            "TE list",
+            format!("POST / HTTP/1.1\r\n{H}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+        ),
+        (
+            "TE ,chunked",
+            format!("POST / HTTP/1.1\r\n{H}Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n"),
+        ),
+        (
+            "TE chunked not last",
+            format!("POST / HTTP/1.1\r\n{H}Transfer-Encoding: chunked, x\r\n\r\n0\r\n\r\n"),
+        ),
+        (
+            "TE vertical tab",
+            format!("POST / HTTP/1.1\r\n{H}Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n"),
+        ),
+        (
+            "CL twice, differing",
+            format!("POST / HTTP/1.1\r\n{H}Content-Length: 0\r\nContent-Length: 5\r\n\r\nabcde"),
+        ),
+        (
+            "CL list",
+            format!("POST / HTTP/1.1\r\n{H}Content-Length: 5, 5\r\n\r\nabcde"),
+        ),
         ("CL +1", format!("POST / HTTP/1.1\r\n{H}Content-Length: +1\r\n\r\na")),
         ("CL -1", format!("POST / HTTP/1.1\r\n{H}Content-Length: -1\r\n\r\na")),
         ("CL hex", format!("POST / HTTP/1.1\r\n{H}Content-Length: 0x1\r\n\r\na")),
-        ("CL underscore", format!("POST / HTTP/1.1\r\n{H}Content-Length: 1_0\r\n\r\n0123456789")),
+        (
+            "CL underscore",
+            format!("POST / HTTP/1.1\r\n{H}Content-Length: 1_0\r\n\r\n0123456789"),
+        ),
         ("CL empty", format!("POST / HTTP/1.1\r\n{H}Content-Length: \r\n\r\n")),
-        ("CL huge", format!("POST / HTTP/1.1\r\n{H}Content-Length: 99999999999999999999\r\n\r\n")),
-        ("CL with a space inside", format!("POST / HTTP/1.1\r\n{H}Content-Length: 1 0\r\n\r\n0123456789")),
-        ("bare LF", format!("POST / HTTP/1.1\r\n{H}X: y\nContent-Length: 0\r\n\r\n")),
+        (
+            "CL huge",
+            format!("POST / HTTP/1.1\r\n{H}Content-Length: 99999999999999999999\r\n\r\n"),
+        ),
+        (
+            "CL with a space inside",
+            format!("POST / HTTP/1.1\r\n{H}Content-Length: 1 0\r\n\r\n0123456789"),
+        ),
+        (
+            "bare LF",
+            format!("POST / HTTP/1.1\r\n{H}X: y\nContent-Length: 0\r\n\r\n"),
+        ),
         ("all LF", "GET / HTTP/1.1\nHost: a.test\n\n".to_owned()),
-        ("bare CR in a value", format!("GET / HTTP/1.1\r\n{H}X: y\rContent-Length: 5\r\n\r\n")),
+        (
+            "bare CR in a value",
+            format!("GET / HTTP/1.1\r\n{H}X: y\rContent-Length: 5\r\n\r\n"),
+        ),
         ("folded header", format!("GET / HTTP/1.1\r\n{H}X: y\r\n folded\r\n\r\n")),
-        ("space before the colon", format!("POST / HTTP/1.1\r\n{H}Content-Length : 0\r\n\r\n")),
+        (
+            "space before the colon",
+            format!("POST / HTTP/1.1\r\n{H}Content-Length : 0\r\n\r\n"),
+        ),
         ("space before the first header", format!("GET / HTTP/1.1\r\n {H}\r\n")),
         ("NUL in a value", format!("GET / HTTP/1.1\r\n{H}X: a\0b\r\n\r\n")),
         ("NUL in a name", format!("GET / HTTP/1.1\r\n{H}X\0Y: a\r\n\r\n")),
         ("no name", format!("GET / HTTP/1.1\r\n{H}: a\r\n\r\n")),
         ("no colon", format!("GET / HTTP/1.1\r\n{H}Garbage\r\n\r\n")),
-        ("chunk size overflow", format!("POST / HTTP/1.1\r\n{H}{T}\r\n10000000000000000\r\na\r\n0\r\n\r\n")),
-        ("chunk size signed", format!("POST / HTTP/1.1\r\n{H}{T}\r\n+1\r\na\r\n0\r\n\r\n")),
-        ("chunk size 0x", format!("POST / HTTP/1.1\r\n{H}{T}\r\n0x1\r\na\r\n0\r\n\r\n")),
-        ("chunk size missing", format!("POST / HTTP/1.1\r\n{H}{T}\r\n\r\na\r\n0\r\n\r\n")),
-        ("chunk longer than said", format!("POST / HTTP/1.1\r\n{H}{T}\r\n1\r\nabc\r\n0\r\n\r\n")),
-        ("chunk extension with LF", format!("POST / HTTP/1.1\r\n{H}{T}\r\n1;x\ny\r\na\r\n0\r\n\r\n")),
-        ("bad trailer", format!("POST / HTTP/1.1\r\n{H}{T}\r\n0\r\nbad trailer\r\n\r\n")),
+        (
+            "chunk size overflow",
+            format!("POST / HTTP/1.1\r\n{H}{T}\r\n10000000000000000\r\na\r\n0\r\n\r\n"),
+        ),
+        (
+            "chunk size signed",
+            format!("POST / HTTP/1.1\r\n{H}{T}\r\n+1\r\na\r\n0\r\n\r\n"),
+        ),
+        (
+            "chunk size 0x",
+            format!("POST / HTTP/1.1\r\n{H}{T}\r\n0x1\r\na\r\n0\r\n\r\n"),
+        ),
+        (
+            "chunk size missing",
+            format!("POST / HTTP/1.1\r\n{H}{T}\r\n\r\na\r\n0\r\n\r\n"),
+        ),
+        (
+            "chunk longer than said",
+            format!("POST / HTTP/1.1\r\n{H}{T}\r\n1\r\nabc\r\n0\r\n\r\n"),
+        ),
+        (
+            "chunk extension with LF",
+            format!("POST / HTTP/1.1\r\n{H}{T}\r\n1;x\ny\r\na\r\n0\r\n\r\n"),
+        ),
+        (
+            "bad trailer",
+            format!("POST / HTTP/1.1\r\n{H}{T}\r\n0\r\nbad trailer\r\n\r\n"),
+        ),
         ("HTTP/1.0 and TE", format!("POST / HTTP/1.0\r\n{H}{T}\r\n0\r\n\r\n")),
         ("two hosts", format!("GET / HTTP/1.1\r\n{H}Host: b.test\r\n\r\n")),
         ("the same host twice", format!("GET / HTTP/1.1\r\n{H}{H}\r\n")),
         ("no host", "GET / HTTP/1.1\r\n\r\n".to_owned()),
         ("no host in HTTP/1.0", "GET / HTTP/1.0\r\n\r\n".to_owned()),
         ("empty host", "GET / HTTP/1.1\r\nHost:\r\n\r\n".to_owned()),
-        ("host with userinfo", "GET / HTTP/1.1\r\nHost: x@a.test\r\n\r\n".to_owned()),
-        ("host with a path", "GET / HTTP/1.1\r\nHost: a.test/x\r\n\r\n".to_owned()),
-        ("host with a space", "GET / HTTP/1.1\r\nHost: a.test b\r\n\r\n".to_owned()),
-        ("absolute target of another host", format!("GET http://b.test/ HTTP/1.1\r\n{H}\r\n")),
-        ("absolute target with userinfo", format!("GET http://x@a.test/ HTTP/1.1\r\n{H}\r\n")),
+        (
+            "host with userinfo",
+            "GET / HTTP/1.1\r\nHost: x@a.test\r\n\r\n".to_owned(),
+        ),
+        (
+            "host with a path",
+            "GET / HTTP/1.1\r\nHost: a.test/x\r\n\r\n".to_owned(),
+        ),
+        (
+            "host with a space",
+            "GET / HTTP/1.1\r\nHost: a.test b\r\n\r\n".to_owned(),
+        ),
+        (
+            "absolute target of another host",
+            format!("GET http://b.test/ HTTP/1.1\r\n{H}\r\n"),
+        ),
+        (
+            "absolute target with userinfo",
+            format!("GET http://x@a.test/ HTTP/1.1\r\n{H}\r\n"),
+        ),
         ("authority target", format!("GET a.test:80 HTTP/1.1\r\n{H}\r\n")),
         ("CONNECT", format!("CONNECT a.test:80 HTTP/1.1\r\n{H}\r\n")),
         ("asterisk GET", format!("GET * HTTP/1.1\r\n{H}\r\n")),
@@ -111,7 +196,10 @@ async fn ambiguous_framing_is_refused_and_its_connection_closed() {
 async fn a_request_whose_body_breaks_off_or_is_bad_is_not_whole_for_the_app() {
     let app = App::raw(|stream| async move {
         let all = Conn::over(stream).rest().await;
-        assert!(!String::from_utf8_lossy(&all).contains("0\r\n\r\n"), "the app saw the end of a bad body");
+        assert!(
+            !String::from_utf8_lossy(&all).contains("0\r\n\r\n"),
+            "the app saw the end of a bad body"
+        );
     })
     .await;
     let mut rig = Rig::start();
@@ -137,7 +225,8 @@ async fn what_is_forwarded_is_written_anew() {
         let head = conn.until(b"\r\n\r\n").await.expect("a head");
         let body = conn.until(b"0\r\n\r\n").await.expect("a body");
         let told = [head, body].concat();
-        conn.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", told.len())).await;
+        conn.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", told.len()))
+            .await;
         conn.write(told).await;
     })
     .await;
@@ -147,30 +236,51 @@ async fn what_is_forwarded_is_written_anew() {
         003;ext=1\r\nabc\r\n0;last\r\n\r\n";
     let told = rig.connect().await.ask(request).await.body;
     assert!(told.starts_with("POST /x HTTP/1.1\r\n"), "{told}");
-    assert!(told.contains("\r\nx-odd: spaced\r\n") && told.contains("\r\ntransfer-encoding: chunked\r\n"), "{told}");
+    assert!(
+        told.contains("\r\nx-odd: spaced\r\n") && told.contains("\r\ntransfer-encoding: chunked\r\n"),
+        "{told}"
+    );
     assert!(told.ends_with("\r\n\r\n3\r\nabc\r\n0\r\n\r\n"), "{told}");
 }
 
 #[tokio::test]
 async fn heads_are_limited_in_bytes_and_lines() {
     let app = App::says("hello").await;
-    let mut rig = Rig::with(Limits { head_bytes: 16 * 1024, head_lines: 50, ..Limits::default() });
+    let mut rig = Rig::with(Limits {
+        head_bytes: 16 * 1024,
+        head_lines: 50,
+        ..Limits::default()
+    });
     rig.publish(vec![service("a.test", &[&app])]).await;
     let lines = "X: y\r\n".repeat(60);
     let long = format!("X: {}\r\n", "y".repeat(40_000));
     for extra in [lines, long] {
-        let back = provoke(&rig, format!("GET / HTTP/1.1\r\nHost: a.test\r\n{extra}\r\n").as_bytes()).await;
+        let back = provoke(
+            &rig,
+            format!("GET / HTTP/1.1\r\nHost: a.test\r\n{extra}\r\n").as_bytes(),
+        )
+        .await;
         assert!(back.starts_with("HTTP/1.1 431 "), "{back}");
     }
-    let back = provoke(&rig, format!("GET /{} HTTP/1.1\r\nHost: a.test\r\n\r\n", "x".repeat(70_000)).as_bytes()).await;
-    assert!(back.starts_with("HTTP/1.1 414 ") || back.starts_with("HTTP/1.1 431 "), "{back}");
+    let back = provoke(
+        &rig,
+        format!("GET /{} HTTP/1.1\r\nHost: a.test\r\n\r\n", "x".repeat(70_000)).as_bytes(),
+    )
+    .await;
+    assert!(
+        back.starts_with("HTTP/1.1 414 ") || back.starts_with("HTTP/1.1 431 "),
+        "{back}"
+    );
     assert_eq!(app.seen(), 0);
 }
 
 #[tokio::test]
 async fn bodies_are_limited_where_a_limit_is_set() {
     let app = App::mirror().await;
-    let mut rig = Rig::with(Limits { body_bytes: 10, ..Limits::default() });
+    let mut rig = Rig::with(Limits {
+        body_bytes: 10,
+        ..Limits::default()
+    });
     let entry = service("a.test", &[&app]);
     rig.publish(vec![entry.clone()]).await;
     let said = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 11\r\n\r\n01234567890";
@@ -196,7 +306,10 @@ async fn an_answer_with_too_large_a_head_is_a_502() {
         conn.rest().await;
     })
     .await;
-    let mut rig = Rig::with(Limits { answer_head_bytes: 16 * 1024, ..Limits::default() });
+    let mut rig = Rig::with(Limits {
+        answer_head_bytes: 16 * 1024,
+        ..Limits::default()
+    });
     rig.publish(vec![service("a.test", &[&app])]).await;
     assert_eq!(rig.get("a.test", "/").await.status, 502);
 }
@@ -226,7 +339,11 @@ async fn nonsense_from_an_app_is_a_502() {
 #[tokio::test]
 async fn slow_heads_and_idle_connections_are_closed_while_others_are_served() {
     let app = App::says("hello").await;
-    let mut rig = Rig::with(Limits { head_ms: 200, keep_alive_ms: 400, ..hasty() });
+    let mut rig = Rig::with(Limits {
+        head_ms: 200,
+        keep_alive_ms: 400,
+        ..hasty()
+    });
     rig.publish(vec![service("a.test", &[&app])]).await;
     let mut slow = Vec::new();
     for _ in 0..100 {
@@ -250,17 +367,24 @@ async fn slow_heads_and_idle_connections_are_closed_while_others_are_served() {
         conn.rest().await;
     }
     assert_eq!(idle.rest().await, b"");
-    tokio::time::timeout(rig::PATIENCE, drip).await.expect("the dripping connection is closed").expect("no panic");
+    tokio::time::timeout(rig::PATIENCE, drip)
+        .await
+        .expect("the dripping connection is closed")
+        .expect("no panic");
 }
 
 #[tokio::test]
 async fn a_body_that_stops_coming_is_given_up() {
     let app = App::mirror().await;
-    let mut rig = Rig::with(Limits { client_body_ms: 200, ..hasty() });
+    let mut rig = Rig::with(Limits {
+        client_body_ms: 200,
+        ..hasty()
+    });
     let entry = service("a.test", &[&app]);
     rig.publish(vec![entry.clone()]).await;
     let mut conn = rig.connect().await;
-    conn.write("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100\r\n\r\nsome").await;
+    conn.write("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100\r\n\r\nsome")
+        .await;
     assert_eq!(conn.rest().await, b"");
     // The client's fault: neither a success nor a failure of anybody here.
     assert_eq!(rig.get("a.test", "/").await.status, 200);
@@ -271,10 +395,16 @@ async fn a_body_that_stops_coming_is_given_up() {
 #[tokio::test]
 async fn a_body_that_trickles_is_not_given_up() {
     let app = App::mirror().await;
-    let mut rig = Rig::with(Limits { client_body_ms: 300, app_silence_ms: 300, head_ms: 300, ..hasty() });
+    let mut rig = Rig::with(Limits {
+        client_body_ms: 300,
+        app_silence_ms: 300,
+        head_ms: 300,
+        ..hasty()
+    });
     rig.publish(vec![service("a.test", &[&app])]).await;
     let mut conn = rig.connect().await;
-    conn.write("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\n").await;
+    conn.write("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\n")
+        .await;
     for byte in 0..10 {
         tokio::time::sleep(Duration::from_millis(80)).await;
         conn.write(byte.to_string()).await;
@@ -293,7 +423,10 @@ async fn an_app_that_stays_silent_is_a_504_and_one_that_falls_silent_breaks_off(
         conn.rest().await;
     })
     .await;
-    let mut rig = Rig::with(Limits { app_silence_ms: 200, ..hasty() });
+    let mut rig = Rig::with(Limits {
+        app_silence_ms: 200,
+        ..hasty()
+    });
     let entries = [service("silent.test", &[&silent]), service("halting.test", &[&halting])];
     rig.publish(entries.to_vec()).await;
     let answer = rig.get("silent.test", "/").await;
@@ -302,9 +435,18 @@ async fn an_app_that_stays_silent_is_a_504_and_one_that_falls_silent_breaks_off(
     conn.write(get("halting.test", "/")).await;
     let back = String::from_utf8(conn.rest().await).unwrap();
     assert!(back.ends_with("begun"), "{back}");
-    rig.receipt(entries[0].receipt, |receipt| receipt.failed_by_hob == 1 && receipt.total() == 1).await;
-    rig.receipt(entries[1].receipt, |receipt| receipt.failed_by_app == 1 && receipt.total() == 1).await;
-    wait_for("the halting app to be let go", || halting.open.load(Ordering::SeqCst) == 0).await;
+    rig.receipt(entries[0].receipt, |receipt| {
+        receipt.failed_by_hob == 1 && receipt.total() == 1
+    })
+    .await;
+    rig.receipt(entries[1].receipt, |receipt| {
+        receipt.failed_by_app == 1 && receipt.total() == 1
+    })
+    .await;
+    wait_for("the halting app to be let go", || {
+        halting.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -316,7 +458,8 @@ async fn a_client_that_reads_nothing_is_given_up_and_memory_stays_bounded() {
         async move {
             let mut conn = Conn::over(stream);
             conn.until(b"\r\n\r\n").await;
-            conn.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
+            conn.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+                .await;
             let chunk = vec![b'x'; 64 * 1024];
             while conn.stream.write_all(&chunk).await.is_ok() {
                 sent.fetch_add(chunk.len(), Ordering::SeqCst);
@@ -324,13 +467,23 @@ async fn a_client_that_reads_nothing_is_given_up_and_memory_stays_bounded() {
         }
     })
     .await;
-    let mut rig = Rig::with(Limits { client_write_ms: 300, ..hasty() });
+    let mut rig = Rig::with(Limits {
+        client_write_ms: 300,
+        ..hasty()
+    });
     rig.publish(vec![service("a.test", &[&app])]).await;
     let mut conn = rig.connect().await;
     conn.write(get("a.test", "/")).await;
-    wait_for("the client to be given up", || app.open.load(Ordering::SeqCst) == 0 && sent.load(Ordering::SeqCst) > 0).await;
+    wait_for("the client to be given up", || {
+        app.open.load(Ordering::SeqCst) == 0 && sent.load(Ordering::SeqCst) > 0
+    })
+    .await;
     // What the kernel's socket buffers hold, and little more.
-    assert!(sent.load(Ordering::SeqCst) < 64 << 20, "{} bytes were taken from the app", sent.load(Ordering::SeqCst));
+    assert!(
+        sent.load(Ordering::SeqCst) < 64 << 20,
+        "{} bytes were taken from the app",
+        sent.load(Ordering::SeqCst)
+    );
 }
 
 #[tokio::test]
@@ -342,7 +495,10 @@ async fn too_many_waiting_requests_are_refused_with_503() {
         }
     })
     .await;
-    let mut rig = Rig::with(Limits { max_pending: 4, ..Limits::default() });
+    let mut rig = Rig::with(Limits {
+        max_pending: 4,
+        ..Limits::default()
+    });
     rig.publish(vec![service("a.test", &[&app])]).await;
     let mut waiting = Vec::new();
     // Two workers with two places each: after enough requests, both are full.
@@ -350,7 +506,8 @@ async fn too_many_waiting_requests_are_refused_with_503() {
         let mut conn = rig.connect().await;
         conn.write(get("a.test", "/wait")).await;
         waiting.push(conn);
-        if let Ok(Some(answer)) = tokio::time::timeout(Duration::from_millis(50), waiting.last_mut().unwrap().answer()).await
+        if let Ok(Some(answer)) =
+            tokio::time::timeout(Duration::from_millis(50), waiting.last_mut().unwrap().answer()).await
         {
             assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
             assert!(app.seen() <= 4);
@@ -363,7 +520,10 @@ async fn too_many_waiting_requests_are_refused_with_503() {
 #[tokio::test]
 async fn beyond_the_limit_of_connections_others_wait_their_turn() {
     let app = App::says("hello").await;
-    let mut rig = Rig::with(Limits { max_connections: 5, ..Limits::default() });
+    let mut rig = Rig::with(Limits {
+        max_connections: 5,
+        ..Limits::default()
+    });
     rig.publish(vec![service("a.test", &[&app])]).await;
     let mut held = Vec::new();
     for _ in 0..5 {
@@ -379,7 +539,12 @@ async fn beyond_the_limit_of_connections_others_wait_their_turn() {
         late.push(conn);
     }
     let last = late.last_mut().unwrap();
-    assert!(tokio::time::timeout(Duration::from_millis(200), last.answer()).await.is_err(), "the limit does not hold");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), last.answer())
+            .await
+            .is_err(),
+        "the limit does not hold"
+    );
     drop(held);
     for mut conn in late {
         assert_eq!(conn.answer().await.expect("an answer").status, 200);

@@ -45,12 +45,24 @@ async fn pipelined_requests_are_answered_in_order() {
 
 #[tokio::test]
 async fn host_and_path_choose_the_service() {
-    let (root, api, other) = (App::says("root").await, App::says("api").await, App::says("other").await);
+    let (root, api, other) = (
+        App::says("root").await,
+        App::says("api").await,
+        App::says("other").await,
+    );
     let mut rig = Rig::start();
     let mut api_entry = service("a.test", &[&api]);
     api_entry.matches[0].path = "/api".to_owned();
-    api_entry.matches.push(RouteMatch { host: "api.test".to_owned(), path: "/".to_owned() });
-    rig.publish(vec![service("a.test", &[&root]), api_entry, service("b.test", &[&other])]).await;
+    api_entry.matches.push(RouteMatch {
+        host: "api.test".to_owned(),
+        path: "/".to_owned(),
+    });
+    rig.publish(vec![
+        service("a.test", &[&root]),
+        api_entry,
+        service("b.test", &[&other]),
+    ])
+    .await;
     for (host, path, expected) in [
         ("a.test", "/", "root"),
         ("A.TEST:8080", "/apix", "root"),
@@ -62,7 +74,12 @@ async fn host_and_path_choose_the_service() {
         assert_eq!(rig.get(host, path).await.body, expected, "{host}{path}");
     }
     let mut conn = rig.connect().await;
-    assert_eq!(conn.ask("GET http://b.test/x HTTP/1.1\r\nHost: b.test\r\n\r\n").await.body, "other");
+    assert_eq!(
+        conn.ask("GET http://b.test/x HTTP/1.1\r\nHost: b.test\r\n\r\n")
+            .await
+            .body,
+        "other"
+    );
 }
 
 #[tokio::test]
@@ -104,10 +121,22 @@ async fn the_app_is_told_who_asks_and_nothing_that_the_client_made_up() {
     ] {
         assert!(told.contains(expected), "{expected:?} is missing in {told}");
     }
-    for absent in ["6.6.6.6", "evil", "x-hop", "keep-alive", "proxy-authorization", "deflate"] {
+    for absent in [
+        "6.6.6.6",
+        "evil",
+        "x-hop",
+        "keep-alive",
+        "proxy-authorization",
+        "deflate",
+    ] {
         assert!(!told.contains(absent), "{absent:?} is in {told}");
     }
-    let given = rig.connect().await.ask("GET / HTTP/1.1\r\nHost: a.test\r\nX-Request-Id: mine\r\n\r\n").await.body;
+    let given = rig
+        .connect()
+        .await
+        .ask("GET / HTTP/1.1\r\nHost: a.test\r\nX-Request-Id: mine\r\n\r\n")
+        .await
+        .body;
     assert!(given.contains("x-request-id: mine\n"));
 }
 
@@ -136,7 +165,11 @@ async fn chunked_bodies_and_trailers_pass_in_both_directions() {
         let body = collected.to_bytes();
         let mut trailers = hyper::HeaderMap::new();
         trailers.insert("x-sum", trailer.expect("the trailer arrives"));
-        let frames = [Ok(Frame::data(body.slice(..3))), Ok(Frame::data(body.slice(3..))), Ok(Frame::trailers(trailers))];
+        let frames = [
+            Ok(Frame::data(body.slice(..3))),
+            Ok(Frame::data(body.slice(3..))),
+            Ok(Frame::trailers(trailers)),
+        ];
         let body = StreamBody::new(futures_util::stream::iter(frames)).boxed();
         Response::builder().header("trailer", "x-sum").body(body).unwrap()
     })
@@ -146,7 +179,10 @@ async fn chunked_bodies_and_trailers_pass_in_both_directions() {
     let request = "POST / HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n\
         4\r\nabcd\r\n3\r\nefg\r\n0\r\nX-Sum: 7\r\n\r\n";
     let answer = rig.connect().await.ask(request).await;
-    assert_eq!((answer.status, answer.header("transfer-encoding")), (200, Some("chunked")));
+    assert_eq!(
+        (answer.status, answer.header("transfer-encoding")),
+        (200, Some("chunked"))
+    );
     assert_eq!(answer.body, "abcdefgx-sum: 7\r\n");
 }
 
@@ -154,19 +190,25 @@ async fn chunked_bodies_and_trailers_pass_in_both_directions() {
 async fn bodies_stream_both_ways_without_being_gathered() {
     // The app answers each chunk before the next one is sent: a proxy that gathers either body would stand still.
     let app = App::http(|request| async move {
-        let body = request.into_body().map_frame(|frame| frame).map_err(|_| unreachable!("the body is whole"));
+        let body = request
+            .into_body()
+            .map_frame(|frame| frame)
+            .map_err(|_| unreachable!("the body is whole"));
         Response::new(body.boxed())
     })
     .await;
     let mut rig = Rig::start();
     rig.publish(vec![service("a.test", &[&app])]).await;
     let mut conn = rig.connect().await;
-    conn.write("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    conn.write("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
     for round in 0..50 {
         let word = format!("round-{round:02}");
         conn.write(format!("8\r\n{word}\r\n")).await;
         if round == 0 {
-            conn.until(b"\r\n\r\n").await.expect("the head comes before the body has ended");
+            conn.until(b"\r\n\r\n")
+                .await
+                .expect("the head comes before the body has ended");
         }
         assert_eq!(conn.until(b"\r\n").await.unwrap(), b"8\r\n");
         assert_eq!(conn.until(b"\r\n").await.unwrap(), format!("{word}\r\n").as_bytes());
@@ -187,7 +229,10 @@ async fn a_large_body_arrives_whole() {
     let mut rig = Rig::start();
     rig.publish(vec![service("a.test", &[&app])]).await;
     let mut conn = rig.connect().await;
-    conn.write(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {LEN}\r\n\r\n")).await;
+    conn.write(format!(
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {LEN}\r\n\r\n"
+    ))
+    .await;
     conn.write((0..LEN).map(|i| (i % 251) as u8).collect::<Vec<_>>()).await;
     conn.until(b"\r\n\r\n").await.expect("a head");
     let back = conn.exactly(LEN).await.expect("a whole body");
@@ -200,12 +245,17 @@ async fn expect_100_continue_is_answered_when_the_app_wants_the_body() {
     let mut rig = Rig::start();
     rig.publish(vec![service("a.test", &[&app])]).await;
     let mut conn = rig.connect().await;
-    conn.write("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
+    conn.write("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        .await;
     assert_eq!(conn.until(b"\r\n\r\n").await.unwrap(), b"HTTP/1.1 100 Continue\r\n\r\n");
     conn.write("body").await;
     let answer = conn.answer().await.expect("an answer");
     assert!(answer.status == 200 && answer.body.ends_with("\nbody"), "{answer:?}");
-    let other = rig.connect().await.ask("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\nExpect: gold\r\n\r\n").await;
+    let other = rig
+        .connect()
+        .await
+        .ask("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\nExpect: gold\r\n\r\n")
+        .await;
     assert_eq!(other.status, 417);
 }
 
@@ -244,7 +294,10 @@ async fn a_websocket_is_cut_when_the_drain_deadline_has_passed() {
     rig.client.close_busy([app.id]);
     assert_eq!(conn.rest().await, b"");
     rig.view(|view| view.busy.is_empty()).await;
-    rig.receipt(entry.receipt, |receipt| receipt.failed_by_hob == 1 && receipt.total() == 1).await;
+    rig.receipt(entry.receipt, |receipt| {
+        receipt.failed_by_hob == 1 && receipt.total() == 1
+    })
+    .await;
 }
 
 async fn websocket_echo() -> App {
@@ -256,7 +309,10 @@ async fn websocket_echo() -> App {
             let (mut reader, mut writer) = tokio::io::split(hyper_util::rt::TokioIo::new(upgraded));
             let _ = tokio::io::copy(&mut reader, &mut writer).await;
         });
-        let response = Response::builder().status(101).header("upgrade", "websocket").header("connection", "upgrade");
+        let response = Response::builder()
+            .status(101)
+            .header("upgrade", "websocket")
+            .header("connection", "upgrade");
         response.body(Empty::new().boxed()).unwrap()
     })
     .await
@@ -283,7 +339,8 @@ async fn bytes_after_an_upgrade_request_reach_the_app_only_after_its_101() {
             let silence = tokio::time::timeout(Duration::from_millis(100), conn.stream.read(&mut early)).await;
             assert!(silence.is_err(), "bytes came before 101");
             gate.notified().await;
-            conn.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nfrom app").await;
+            conn.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nfrom app")
+                .await;
             assert_eq!(conn.exactly(5).await.unwrap(), b"early");
             conn.write("bye").await;
         }
@@ -292,7 +349,8 @@ async fn bytes_after_an_upgrade_request_reach_the_app_only_after_its_101() {
     let mut rig = Rig::start();
     rig.publish(vec![service("a.test", &[&app])]).await;
     let mut conn = rig.connect().await;
-    conn.write("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nearly").await;
+    conn.write("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nearly")
+        .await;
     release.notify_one();
     let answer = conn.answer().await.expect("an answer");
     assert_eq!(answer.status, 101);
@@ -318,13 +376,20 @@ async fn head_and_http_1_0_are_answered_in_kind() {
     let mut rig = Rig::start();
     rig.publish(vec![service("a.test", &[&app])]).await;
     let mut conn = rig.connect().await;
-    conn.write("HEAD / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
+    conn.write("HEAD / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+        .await;
     let head = String::from_utf8(conn.rest().await).unwrap();
-    assert!(head.contains("content-length: 5\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    assert!(
+        head.contains("content-length: 5\r\n") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
     let mut conn = rig.connect().await;
     conn.write("GET / HTTP/1.0\r\nHost: a.test\r\n\r\n").await;
     let old = String::from_utf8(conn.rest().await).unwrap();
-    assert!(old.starts_with("HTTP/1.0 200 ") && old.ends_with("\r\n\r\nhello"), "{old}");
+    assert!(
+        old.starts_with("HTTP/1.0 200 ") && old.ends_with("\r\n\r\nhello"),
+        "{old}"
+    );
 }
 
 #[tokio::test]
@@ -335,7 +400,9 @@ async fn a_request_goes_to_another_instance_when_the_first_cannot_be_reached() {
     rig.publish(vec![entry.clone()]).await;
     for _ in 0..10 {
         let mut conn = rig.connect().await;
-        let answer = conn.ask("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi").await;
+        let answer = conn
+            .ask("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi")
+            .await;
         assert_eq!((answer.status, answer.body.as_str()), (200, "here"));
     }
     let receipt = rig.receipt(entry.receipt, |receipt| receipt.ok == 10).await;
@@ -387,7 +454,8 @@ async fn a_kept_connection_that_the_app_has_closed_costs_nobody_a_request() {
         wait_for("the app to hang up", || app.open.load(Ordering::SeqCst) == 0).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    rig.receipt(entry.receipt, |receipt| receipt.ok == 20 && receipt.total() == 20).await;
+    rig.receipt(entry.receipt, |receipt| receipt.ok == 20 && receipt.total() == 20)
+        .await;
 }
 
 #[tokio::test]
@@ -433,7 +501,10 @@ async fn idle_connections_to_an_instance_end_when_it_leaves_the_table() {
 #[tokio::test]
 async fn an_idle_connection_to_an_instance_is_not_kept_for_long() {
     let app = App::says("hello").await;
-    let mut rig = Rig::with(Limits { upstream_idle_ms: 100, ..hasty() });
+    let mut rig = Rig::with(Limits {
+        upstream_idle_ms: 100,
+        ..hasty()
+    });
     rig.publish(vec![service("a.test", &[&app])]).await;
     rig.get("a.test", "/").await;
     wait_for("the kept connection to end", || app.open.load(Ordering::SeqCst) == 0).await;
@@ -452,7 +523,8 @@ async fn a_connection_that_was_idle_for_long_is_served_as_before() {
         // In two pieces, so that the first byte alone wakes it.
         conn.write("G").await;
         tokio::time::sleep(Duration::from_millis(30)).await;
-        conn.write(&format!("ET /{round} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+        conn.write(&format!("ET /{round} HTTP/1.1\r\nHost: a.test\r\n\r\n"))
+            .await;
         assert!(conn.answer().await.unwrap().body.starts_with(&format!("GET /{round} ")));
     }
 }
@@ -472,8 +544,17 @@ async fn names_inside_are_answered_for_the_callers_project_only() {
     assert_eq!(ask(&rig, "web.hob.internal").await.status, 403);
     rig.publish_with(vec![mine, theirs], &[(here, project)]).await;
     let answer = ask(&rig, "web.hob.internal").await;
-    assert!(answer.status == 200 && answer.body.contains("x-forwarded-for: 127.0.0.1"), "{answer:?}");
-    for host in ["db.hob.internal", "web.example.com", "db.example.com", "hob.internal", "x.web.hob.internal"] {
+    assert!(
+        answer.status == 200 && answer.body.contains("x-forwarded-for: 127.0.0.1"),
+        "{answer:?}"
+    );
+    for host in [
+        "db.hob.internal",
+        "web.example.com",
+        "db.example.com",
+        "hob.internal",
+        "x.web.hob.internal",
+    ] {
         assert_eq!(ask(&rig, host).await.status, 404, "{host}");
     }
     // And the other way round: names inside mean nothing to strangers.
@@ -487,7 +568,8 @@ async fn receipts_add_up() {
     let broken = App::raw(|stream| async move {
         let mut conn = Conn::over(stream);
         conn.until(b"\r\n\r\n").await;
-        conn.write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this").await;
+        conn.write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this")
+            .await;
     })
     .await;
     let mut rig = Rig::start();
@@ -546,7 +628,8 @@ async fn an_answer_before_the_body_was_read_ends_the_connection() {
     let app = App::raw(|stream| async move {
         let mut conn = Conn::over(stream);
         conn.until(b"\r\n\r\n").await;
-        conn.write("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno").await;
+        conn.write("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+            .await;
         let _ = conn.stream.shutdown().await;
         conn.rest().await;
     })
@@ -554,7 +637,8 @@ async fn an_answer_before_the_body_was_read_ends_the_connection() {
     let mut rig = Rig::start();
     rig.publish(vec![service("a.test", &[&app])]).await;
     let mut conn = rig.connect().await;
-    conn.write("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\nsome").await;
+    conn.write("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\nsome")
+        .await;
     let answer = conn.answer().await.expect("the early answer");
     assert_eq!((answer.status, answer.body.as_str()), (413, "no"));
     // What is left of the body is never taken for a request.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use domain::routing::RoutingTable;
 use edge::{EdgeArgs, EdgeClient, EdgeCommand, Limits, Supervision, supervise};
-use rig::{App, Conn, PATIENCE, get, service, wait_for};
+use rig::{App, Conn, EndWithTest, PATIENCE, get, service, wait_for};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -20,16 +20,50 @@ struct Plane {
     client: EdgeClient,
     report: watch::Receiver<Supervision>,
     supervisor: JoinHandle<std::io::Result<()>>,
+    _end: Option<EndWithTest>,
 }
 
 impl Plane {
     fn start(dir: &Path, listen: SocketAddr) -> Plane {
-        let args = EdgeArgs { dir: dir.to_owned(), workers: 2, ..EdgeArgs::default() };
+        let args = EdgeArgs {
+            dir: dir.to_owned(),
+            workers: 2,
+            ..EdgeArgs::default()
+        };
         let program = env!("CARGO_BIN_EXE_hob-edge").into();
-        let command = EdgeCommand { program, leading: Vec::<OsString>::new(), listen: vec![listen], args };
+        let command = EdgeCommand {
+            program,
+            leading: Vec::<OsString>::new(),
+            listen: vec![listen],
+            args,
+        };
         let (report, watch) = watch::channel(Supervision::default());
+        Plane::supervising(command, report, watch)
+    }
+
+    fn supervising(
+        command: EdgeCommand,
+        report: watch::Sender<Supervision>,
+        watch: watch::Receiver<Supervision>,
+    ) -> Plane {
+        let client = EdgeClient::new(command.args.dir.clone());
         let supervisor = tokio::spawn(supervise(command, report));
-        Plane { client: EdgeClient::new(dir.to_owned()), report: watch, supervisor }
+        let end = EndWithTest {
+            supervisor: supervisor.abort_handle(),
+            report: watch.clone(),
+        };
+        Plane {
+            client,
+            report: watch,
+            supervisor,
+            _end: Some(end),
+        }
+    }
+
+    /// This control plane dies; its edge does not.
+    fn die(mut self) {
+        self.supervisor.abort();
+        std::mem::forget(self._end.take());
     }
 
     async fn report(&mut self, wanted: impl FnMut(&Supervision) -> bool) -> Supervision {
@@ -45,17 +79,20 @@ impl Plane {
         acked.expect("acknowledged in time").expect("alive");
     }
 
-    /// Ends the edge, at the end of a test.
+    /// Waits until there is an edge again, and ends it.
     async fn end(mut self) {
-        let pid = self.report(|report| report.pid.is_some()).await.pid.expect("a pid");
-        self.supervisor.abort();
-        kill(pid, libc::SIGKILL);
+        self.report(|report| report.pid.is_some()).await;
     }
 }
 
 fn kill(pid: i32, signal: i32) {
     // SAFETY: takes numbers. The process is one that a test has started.
-    assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "{}", std::io::Error::last_os_error());
+    assert_eq!(
+        unsafe { libc::kill(pid, signal) },
+        0,
+        "{}",
+        std::io::Error::last_os_error()
+    );
 }
 
 fn anywhere() -> SocketAddr {
@@ -63,12 +100,18 @@ fn anywhere() -> SocketAddr {
 }
 
 fn one_app(app: &App) -> RoutingTable {
-    RoutingTable { epoch: 1, services: vec![service("a.test", &[app])], ..RoutingTable::default() }
+    RoutingTable {
+        epoch: 1,
+        services: vec![service("a.test", &[app])],
+        ..RoutingTable::default()
+    }
 }
 
 async fn ask(address: SocketAddr) -> Option<u16> {
     let mut conn = Conn::to(address).await;
-    tokio::io::AsyncWriteExt::write_all(&mut conn.stream, get("a.test", "/").as_bytes()).await.ok()?;
+    tokio::io::AsyncWriteExt::write_all(&mut conn.stream, get("a.test", "/").as_bytes())
+        .await
+        .ok()?;
     conn.answer().await.map(|answer| answer.status)
 }
 
@@ -81,7 +124,11 @@ async fn a_killed_edge_is_back_within_300_ms_with_its_table_and_nobody_is_refuse
     plane.publish(one_app(&app)).await;
     assert_eq!(ask(address).await, Some(200));
 
-    let (stop, refused, wrong) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (stop, refused, wrong) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let load = tokio::spawn({
         let (stop, refused, wrong) = (Arc::clone(&stop), Arc::clone(&refused), Arc::clone(&wrong));
         async move {
@@ -135,8 +182,7 @@ async fn an_edge_outlives_its_control_plane_and_is_adopted_by_the_next_one() {
     let before = first.report(|report| report.pid.is_some()).await;
     let address = before.public[0];
     first.publish(one_app(&app)).await;
-    first.supervisor.abort();
-    drop(first);
+    first.die();
     assert_eq!(ask(address).await, Some(200));
 
     let mut second = Plane::start(home.path(), address);
@@ -159,14 +205,16 @@ async fn an_edge_that_listens_elsewhere_makes_room() {
     let mut first = Plane::start(home.path(), anywhere());
     let before = first.report(|report| report.pid.is_some()).await;
     first.publish(one_app(&app)).await;
-    first.supervisor.abort();
-    drop(first);
+    first.die();
     let elsewhere = SocketAddr::from(([127, 0, 0, 2], 0));
     let mut second = Plane::start(home.path(), elsewhere);
     let after = second.report(|report| report.starts == 1).await;
     assert_eq!(after.public[0].ip(), elsewhere.ip());
     assert_eq!(ask(after.public[0]).await, Some(200));
-    wait_for("the old listener to close", || std::net::TcpStream::connect(before.public[0]).is_err()).await;
+    wait_for("the old listener to close", || {
+        std::net::TcpStream::connect(before.public[0]).is_err()
+    })
+    .await;
     second.end().await;
 }
 
@@ -177,9 +225,19 @@ async fn a_restarted_edge_serves_the_older_table_when_the_newest_file_is_torn() 
     let mut plane = Plane::start(home.path(), anywhere());
     let before = plane.report(|report| report.pid.is_some()).await;
     plane.publish(one_app(&app)).await;
-    plane.publish(RoutingTable { epoch: 2, ..one_app(&app) }).await;
+    plane
+        .publish(RoutingTable {
+            epoch: 2,
+            ..one_app(&app)
+        })
+        .await;
     // This control plane is gone, and will not send its table again.
-    let Plane { client, supervisor, report: _ } = plane;
+    let Plane {
+        client,
+        supervisor: _,
+        report: _,
+        _end,
+    } = plane;
     drop(client);
     let file = home.path().join("table.json");
     let whole = std::fs::read(&file).unwrap();
@@ -190,8 +248,6 @@ async fn a_restarted_edge_serves_the_older_table_when_the_newest_file_is_torn() 
     let client = EdgeClient::new(home.path().to_owned());
     let view = client.watch().wait_for(|view| view.connected).await.unwrap().clone();
     assert_eq!(view.acked_epoch, 1);
-    supervisor.abort();
-    kill(i32::try_from(view.pid.unwrap()).unwrap(), libc::SIGKILL);
 }
 
 #[tokio::test]
@@ -219,9 +275,20 @@ async fn a_second_edge_on_the_same_directory_gives_up() {
     let home = tempfile::tempdir().unwrap();
     let mut plane = Plane::start(home.path(), anywhere());
     plane.report(|report| report.pid.is_some()).await;
-    plane.publish(RoutingTable { epoch: 1, ..RoutingTable::default() }).await;
-    let args = EdgeArgs { dir: home.path().to_owned(), ..EdgeArgs::default() };
-    let second = std::process::Command::new(env!("CARGO_BIN_EXE_hob-edge")).args(args.to_args()).output().unwrap();
+    plane
+        .publish(RoutingTable {
+            epoch: 1,
+            ..RoutingTable::default()
+        })
+        .await;
+    let args = EdgeArgs {
+        dir: home.path().to_owned(),
+        ..EdgeArgs::default()
+    };
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_hob-edge"))
+        .args(args.to_args())
+        .output()
+        .unwrap();
     assert_eq!(second.status.code(), Some(i32::from(edge::EXIT_LOCKED)));
     assert!(String::from_utf8_lossy(&second.stderr).contains("another edge"));
     plane.end().await;
@@ -237,23 +304,47 @@ async fn an_edge_that_was_started_as_root_keeps_no_right_of_root() {
     let home = tempfile::tempdir().unwrap();
     let app = App::says("hello").await;
     let program = env!("CARGO_BIN_EXE_hob-edge").into();
-    let limits = Limits { tick_ms: 500, ..Limits::default() };
-    let args = EdgeArgs { dir: home.path().to_owned(), user: Some((65_534, 65_534)), limits, ..EdgeArgs::default() };
-    let command = EdgeCommand { program, leading: vec![], listen: vec![anywhere()], args };
+    let limits = Limits {
+        tick_ms: 500,
+        ..Limits::default()
+    };
+    let args = EdgeArgs {
+        dir: home.path().to_owned(),
+        user: Some((65_534, 65_534)),
+        limits,
+        ..EdgeArgs::default()
+    };
+    let command = EdgeCommand {
+        program,
+        leading: vec![],
+        listen: vec![anywhere()],
+        args,
+    };
     let (report, watch) = watch::channel(Supervision::default());
     // Something that must not be inherited.
     let secret = std::fs::File::open("/etc/passwd").unwrap();
     nix::fcntl::fcntl(&secret, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
-    let supervisor = tokio::spawn(supervise(command, report));
-    let mut plane = Plane { client: EdgeClient::new(home.path().to_owned()), report: watch, supervisor };
+    let mut plane = Plane::supervising(command, report, watch);
     // Twice, since the second table needs the rights to replace the first.
     plane.publish(one_app(&app)).await;
-    plane.publish(RoutingTable { epoch: 2, ..one_app(&app) }).await;
+    plane
+        .publish(RoutingTable {
+            epoch: 2,
+            ..one_app(&app)
+        })
+        .await;
     let found = plane.report(|report| report.pid.is_some()).await;
     assert_eq!(ask(found.public[0]).await, Some(200));
     let pid = found.pid.unwrap();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let field = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
     assert_eq!(field("Uid:").split_whitespace().collect::<Vec<_>>(), ["65534"; 4]);
     assert_eq!(field("Gid:").split_whitespace().collect::<Vec<_>>(), ["65534"; 4]);
     assert_eq!((field("Groups:").as_str(), field("NoNewPrivs:").as_str()), ("", "1"));

@@ -27,7 +27,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Limits with which deadlines pass quickly.
 pub fn hasty() -> Limits {
-    Limits { tick_ms: 20, ..Limits::default() }
+    Limits {
+        tick_ms: 20,
+        ..Limits::default()
+    }
 }
 
 /// A running edge and the control plane's end of it.
@@ -50,13 +53,20 @@ impl Rig {
         let home = tempfile::tempdir().expect("a temporary directory");
         let public = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let internal = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let (address, inside) = (public.local_addr().expect("bound"), internal.local_addr().expect("bound"));
+        let (address, inside) = (
+            public.local_addr().expect("bound"),
+            internal.local_addr().expect("bound"),
+        );
         let dir = TableDir::open(home.path()).expect("opens");
         let setup = Setup {
             lock: dir.lock().expect("locks"),
             control: edge::bind_control(home.path()).expect("binds"),
             dir,
-            sockets: Sockets { public: vec![public], internal: Some(internal), dns: None },
+            sockets: Sockets {
+                public: vec![public],
+                internal: Some(internal),
+                dns: None,
+            },
             owner: nix::unistd::geteuid().as_raw(),
             gateway: None,
             upstream_dns: Vec::new(),
@@ -68,7 +78,15 @@ impl Rig {
             edge::run(setup, || async { drop(stopped.await) }).expect("the edge runs");
         });
         let client = EdgeClient::new(home.path().to_owned());
-        Rig { home, address, internal: inside, client, stop: Some(stop), thread: Some(thread), epoch: 0 }
+        Rig {
+            home,
+            address,
+            internal: inside,
+            client,
+            stop: Some(stop),
+            thread: Some(thread),
+            epoch: 0,
+        }
     }
 
     /// Publishes the services as the next table and waits until it is acknowledged.
@@ -79,7 +97,11 @@ impl Rig {
     pub async fn publish_with(&mut self, services: Vec<ServiceEntry>, callers: &[(IpAddr, ProjectId)]) -> EdgeView {
         self.epoch += 1;
         let epoch = self.epoch;
-        self.client.publish(RoutingTable { epoch, services, callers: callers.iter().copied().collect() });
+        self.client.publish(RoutingTable {
+            epoch,
+            services,
+            callers: callers.iter().copied().collect(),
+        });
         self.view(|view| view.acked_epoch == epoch).await
     }
 
@@ -87,7 +109,9 @@ impl Rig {
     pub async fn view(&self, wanted: impl FnMut(&EdgeView) -> bool) -> EdgeView {
         let mut watch = self.client.watch();
         let view = tokio::time::timeout(PATIENCE, watch.wait_for(wanted)).await;
-        view.unwrap_or_else(|_| panic!("the view stays {:?}", self.client.watch().borrow())).expect("alive").clone()
+        view.unwrap_or_else(|_| panic!("the view stays {:?}", self.client.watch().borrow()))
+            .expect("alive")
+            .clone()
     }
 
     /// Waits until a deployment's receipt is as wanted.
@@ -96,7 +120,10 @@ impl Rig {
         self.client.ask_receipts();
         let found = tokio::time::timeout(PATIENCE, watch.wait_for(|all| wanted(&all.sum(deployment)))).await;
         let found = found.unwrap_or_else(|_| {
-            panic!("the receipt stays {:?}", self.client.receipts().borrow().sum(deployment))
+            panic!(
+                "the receipt stays {:?}",
+                self.client.receipts().borrow().sum(deployment)
+            )
         });
         found.expect("alive").sum(deployment)
     }
@@ -129,6 +156,22 @@ impl Drop for Rig {
     }
 }
 
+/// Ends a supervised edge process when a test does, however that does.
+pub struct EndWithTest {
+    pub supervisor: tokio::task::AbortHandle,
+    pub report: tokio::sync::watch::Receiver<edge::Supervision>,
+}
+
+impl Drop for EndWithTest {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+        if let Some(pid) = self.report.borrow().pid {
+            // SAFETY: takes numbers. The process is one that this test has started.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+    }
+}
+
 pub fn get(host: &str, path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
 }
@@ -148,7 +191,10 @@ pub fn service(host: &str, apps: &[&App]) -> ServiceEntry {
         project: Uuid::new_v4().into(),
         name: host.split('.').next().unwrap_or_default().to_owned(),
         receipt: Uuid::new_v4().into(),
-        matches: vec![RouteMatch { host: host.to_owned(), path: "/".to_owned() }],
+        matches: vec![RouteMatch {
+            host: host.to_owned(),
+            path: "/".to_owned(),
+        }],
         targets: apps.iter().map(|app| app.target()).collect(),
     }
 }
@@ -180,7 +226,11 @@ impl Drop for App {
 
 impl App {
     pub fn target(&self) -> Target {
-        Target { instance: self.id, address: self.address.ip(), port: self.address.port() }
+        Target {
+            instance: self.id,
+            address: self.address.ip(),
+            port: self.address.port(),
+        }
     }
 
     pub fn seen(&self) -> usize {
@@ -244,7 +294,9 @@ impl App {
         F: Fn(TcpStream) -> R + Send + Sync + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a port");
         let address = listener.local_addr().expect("bound");
         let (connections, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (made, now) = (Arc::clone(&connections), Arc::clone(&open));
@@ -260,7 +312,14 @@ impl App {
                 });
             }
         });
-        App { id: Uuid::now_v7().into(), address, seen: Arc::default(), connections, open, task }
+        App {
+            id: Uuid::now_v7().into(),
+            address,
+            seen: Arc::default(),
+            connections,
+            open,
+            task,
+        }
     }
 
     /// An address where nobody listens.
@@ -310,7 +369,10 @@ impl Conn {
     }
 
     pub fn over(stream: TcpStream) -> Conn {
-        Conn { stream, buffer: Vec::new() }
+        Conn {
+            stream,
+            buffer: Vec::new(),
+        }
     }
 
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
@@ -328,7 +390,11 @@ impl Conn {
         let head = self.until(b"\r\n\r\n").await?;
         let head = String::from_utf8(head).expect("a head is text");
         let status = head.split(' ').nth(1)?.parse().ok()?;
-        let mut answer = Answer { status, head, body: String::new() };
+        let mut answer = Answer {
+            status,
+            head,
+            body: String::new(),
+        };
         let body = match (answer.header("content-length"), answer.header("transfer-encoding")) {
             (Some(len), _) => self.exactly(len.parse().ok()?).await?,
             (None, Some(_)) => self.chunks().await?,
