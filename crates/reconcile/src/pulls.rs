@@ -15,6 +15,9 @@ use crate::seams::{ImageSource, ObtainError};
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
+/// Rounds after which a registry that does not answer is given up. Each round has retries of its own inside.
+const TRIES_MAX: u32 = 3;
+
 /// News of an image.
 #[derive(Debug)]
 pub struct PullNews {
@@ -83,6 +86,9 @@ impl Pulls {
         match &pull.outcome {
             Some(Ok(digest)) => return PullState::Ready(digest.clone()),
             Some(Err(ObtainError::Permanent(why))) => return PullState::Failed(why.clone()),
+            Some(Err(ObtainError::Transient(why))) if pull.tries >= TRIES_MAX => {
+                return PullState::Failed(format!("{why}; deploy again when that is mended"));
+            }
             Some(Err(ObtainError::Transient(why))) if pull.retry_at > now => {
                 return PullState::RetryAt(pull.retry_at, why.clone());
             }

@@ -178,15 +178,6 @@ impl Reconciler {
             }
             PullState::Waiting(text) => self.say_waiting(queued, text, decision),
             PullState::RetryAt(at, why) => {
-                let deadline = queued.spec.options.progress_deadline();
-                if self.progress.stalled_for(queued, now) >= deadline {
-                    let message = format!("Version {} was given up: {why}", queued.version);
-                    decision
-                        .effects
-                        .push(set_stage(Stage::Failed, "no image in time", Some(message)));
-                    decision.deeds.ended = Some(queued.id);
-                    return;
-                }
                 self.say_waiting(queued, format!("{why}; trying again"), decision);
                 decision.deeds.wake_at(at);
             }
