@@ -110,7 +110,7 @@ fn a_version_that_hangs_at_start_fails_after_the_progress_deadline() {
 #[test]
 fn a_port_that_nobody_listens_on_is_named() {
     let Some(hob) = serving() else { return };
-    refused(&deploy(&hob, &["--port", "9999"]), &["9999"]);
+    refused(&deploy(&hob, &["--port", "9999", "--env", "PORT=8080"]), &["9999"]);
     still_serves(&hob);
 }
 
