@@ -90,3 +90,14 @@ async fn keys_of_others_are_out_of_reach() {
     );
     user.get(&path).await.expect(200);
 }
+
+/// G.4, C6.23: the limit holds against a race too.
+#[tokio::test]
+async fn a_race_for_keys_ends_at_ten() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let racers = (0..16).map(|n| alice.post("/api/api-keys/", json!({"name": n.to_string()})));
+    let answers = futures_util::future::join_all(racers).await;
+    let won = answers.iter().filter(|answer| answer.status == 201).count();
+    assert_eq!(won, 9, "alice speaks with the tenth");
+}

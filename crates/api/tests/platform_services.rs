@@ -405,3 +405,40 @@ async fn an_empty_deploy_call_a_restart_and_a_cancel_are_deployments_of_the_same
         .expect(400);
     assert!(nothing["error"].is_string(), "{nothing}");
 }
+
+/// C6.23: of many who want one name at once, one gets it and the others are told so.
+#[tokio::test]
+async fn a_race_for_a_name_has_one_winner() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let body = json!({"name": "web", "image": "a", "port": 80});
+    let racers = (0..16).map(|_| alice.post("/api/services/", body.clone()));
+    let answers = futures_util::future::join_all(racers).await;
+    let won = answers.iter().filter(|answer| answer.status == 201).count();
+    let told = answers.iter().filter(|answer| answer.status == 400).count();
+    assert_eq!((won, told), (1, 15));
+    assert_eq!(alice.get("/api/services/").await.expect(200)["count"], 1);
+}
+
+/// Invariants 6 and 7: however many change a service at once, numbers are given once and one deployment is on its way.
+#[tokio::test]
+async fn a_race_of_changes_leaves_one_deployment_on_its_way() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let id = alice.make_service("web").await;
+    let path = format!("/api/services/{id}/");
+    let racers = (0..8).map(|n| alice.patch(&path, json!({"image": format!("a:{n}")})));
+    for answer in futures_util::future::join_all(racers).await {
+        answer.expect(200);
+    }
+    let list = alice
+        .get(&format!("{path}deployments/?ordering=version_number"))
+        .await
+        .expect(200);
+    let rows = list["results"].as_array().expect("results");
+    let versions: Vec<&Value> = rows.iter().map(|row| &row["version_number"]).collect();
+    assert_eq!(json!(versions), json!([1, 2, 3, 4, 5, 6, 7, 8, 9]));
+    let pending: Vec<&Value> = rows.iter().filter(|row| row["status"] == "pending").collect();
+    assert_eq!(pending.len(), 1);
+    assert_eq!(pending[0]["version_number"], 9);
+}

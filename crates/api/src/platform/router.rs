@@ -119,10 +119,7 @@ fn workloads(base: &str, kind: ServiceKind) -> Table {
 /// The face as a router.
 pub fn router(api: &ApiState) -> Router<ApiState> {
     let table = contents();
-    let routes = table
-        .routes
-        .method_not_allowed_fallback(not_allowed)
-        .layer(from_fn_with_state(api.clone(), admit));
+    let routes = table.routes.layer(from_fn_with_state(api.clone(), admit));
     routes.merge(table.without_slash)
 }
 

@@ -80,7 +80,7 @@ impl Operation {
         self.answers_as(200, JSON, shapes::page_of(schema))
             .asks(
                 "page",
-                json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "const": "last" }] }),
+                json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "enum": ["last", ""] }] }),
             )
             .asks("page_size", shapes::anything())
             .asks("ordering", json!({ "type": "string" }))

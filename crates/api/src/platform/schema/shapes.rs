@@ -312,7 +312,7 @@ fn route_fields() -> Vec<(&'static str, Value)> {
     vec![
         (
             "path",
-            json!({ "type": "string", "maxLength": PATH_MAX, "pattern": "^/([A-Za-z0-9_~-]+/?)*$" }),
+            json!({ "type": "string", "maxLength": PATH_MAX, "pattern": "^\\s*/" }),
         ),
         ("domain", uuid()),
         ("service", uuid()),
@@ -470,12 +470,11 @@ fn time() -> Value {
 }
 
 fn name() -> Value {
-    json!({ "type": "string", "minLength": 1, "maxLength": NAME_MAX, "pattern": "^[!-~]([ -~]*[!-~])?$" })
+    json!({ "type": "string", "minLength": 1, "maxLength": NAME_MAX })
 }
 
 fn hostname() -> Value {
-    let label = "[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?";
-    json!({ "type": "string", "maxLength": HOST_MAX, "pattern": format!("^({label}\\.){{1,3}}[a-z]{{2,10}}$") })
+    json!({ "type": "string", "minLength": 1, "maxLength": HOST_MAX })
 }
 
 fn notes() -> Value {
