@@ -64,21 +64,28 @@ pub fn accounts_for_swap() -> bool {
         || root.join("cgroup.controllers").exists() && Path::new("/proc/swaps").exists()
 }
 
-/// Makes the library see a machine without control groups, where they exist and cannot be used: in the shim's own
-/// mounts, an empty directory in their place.
-pub fn hide_unusable() {
-    let nothing = None::<&str>;
-    let mounted = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let below = mounted
+/// Lets the container library work on a machine whose control groups are not ours to use: it knows no "without".
+///
+/// In the shim's own mounts, what can be unmounted is, and the rest (which an outer namespace has locked) is covered
+/// by a directory of plain files that take the writes.
+pub fn pretend() -> io::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let below = mounts
         .lines()
         .filter_map(|line| line.split(' ').nth(1))
         .filter(|at| at.starts_with(ROOT));
-    let mut points: Vec<&str> = below.collect();
-    points.sort_by_key(|point| std::cmp::Reverse(point.len()));
+    let mut points: Vec<&Path> = below.map(Path::new).collect();
+    points.sort_by_key(|point| std::cmp::Reverse(point.as_os_str().len()));
+    points.retain(|point| nix::mount::umount2(*point, nix::mount::MntFlags::MNT_DETACH).is_err());
+    mount(Some("none"), ROOT, Some("tmpfs"), MsFlags::empty(), Some("size=1m"))?;
     for point in points {
-        let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+        fs::create_dir_all(point)?;
+        // Joining the group, and the rules for devices, are written without being asked for.
+        for file in ["cgroup.procs", "devices.allow", "devices.deny"] {
+            fs::write(point.join(file), "")?;
+        }
     }
-    let _ = mount(Some("none"), ROOT, Some("tmpfs"), MsFlags::empty(), nothing);
+    Ok(())
 }
 
 /// Whether the kernel killed something in this group for its memory limit.

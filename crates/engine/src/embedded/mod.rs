@@ -26,6 +26,7 @@ mod process;
 mod shim;
 mod signals;
 mod spawn;
+mod user_namespace;
 mod watcher;
 
 use std::collections::HashMap;
@@ -50,6 +51,7 @@ use watcher::Watcher;
 pub use host::Unsuited;
 pub use net::{BadSubnet, Network, NetworkError, Subnet};
 pub use shim::shim_main;
+pub use user_namespace::{UserNamespace, enter_user_namespace_if_needed};
 
 /// Prefix of a directory that is being removed.
 const REMOVED: &str = ".removed-";

@@ -4,5 +4,6 @@ mod bad_input;
 mod common;
 mod lifecycle;
 mod network;
+mod ordinary_user;
 mod profile;
 mod survival;

@@ -38,6 +38,7 @@ pub struct Network {
     namespace: PathBuf,
     subnet: Subnet,
     way_out: WayOut,
+    has_way_out: bool,
     findings: Vec<Finding>,
 }
 
@@ -82,6 +83,7 @@ impl Network {
             namespace,
             subnet,
             way_out: WayOut::new(tag),
+            has_way_out: false,
             findings: Vec::new(),
         };
         network.open_way_out();
@@ -135,12 +137,17 @@ impl Network {
 
     /// Removes everything of the network. For when no instance runs any more.
     pub fn close(&self) -> io::Result<()> {
-        self.way_out.close()?;
+        let closed = self.way_out.close();
+        if self.has_way_out {
+            closed?;
+        }
         namespace::forget(&self.namespace)
     }
 
     fn open_way_out(&mut self) {
-        let finding = match self.way_out.open(&self.namespace) {
+        let opened = self.way_out.open(&self.namespace);
+        self.has_way_out = opened.is_ok();
+        let finding = match opened {
             Ok(remarks) if remarks.is_empty() => finding(
                 Level::Ok,
                 format!("{} with a way out by {}", self.subnet, self.way_out.device()),

@@ -70,10 +70,7 @@ impl WayOut {
     pub fn close(&self) -> io::Result<()> {
         Netlink::open()?.remove(&self.device)?;
         let script = format!("add table ip {0}\ndelete table ip {0}\n", self.table);
-        match nft(&script) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        }
+        nft(&script)
     }
 
     fn build_cable(&self, host: &mut Netlink, namespace_path: &Path) -> io::Result<()> {

@@ -42,7 +42,7 @@ pub fn start(home: &Home, order: LaunchOrder, output: &mut Output) -> Result<Pid
     };
     drop(root);
     if order.cgroup.is_none() {
-        cgroup::hide_unusable();
+        cgroup::pretend().map_err(|error| StartError::new("cannot do without control groups", error))?;
     }
 
     let run = home.join("run");
@@ -101,7 +101,11 @@ fn describe(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text
+    // How clearing up went after it is of no use to the reader.
+    text.split(". error during cleanup")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// The image's working directory, made where it is missing; and a `/tmp`, which nearly every program takes for granted
