@@ -281,7 +281,8 @@ pub async fn serve(stream: TcpStream, client: Rc<Client>) {
     let mut io = ClientIo::new(stream, Rc::clone(&client), Bytes::new());
     let mut draining = false;
     loop {
-        let (ended, back, read_ahead) = serve_spell(io, &client, &mut draining).await;
+        // Boxed, as hyper's state is large: it is given back while the connection is parked.
+        let (ended, back, read_ahead) = Box::pin(serve_spell(io, &client, &mut draining)).await;
         io = back;
         match ended {
             Ended::Over => return,
@@ -289,7 +290,7 @@ pub async fn serve(stream: TcpStream, client: Rc<Client>) {
                 let upgrade = client.upgrade.borrow_mut().take();
                 client.enter(Phase::Upgraded);
                 if let Some(upgrade) = upgrade {
-                    upgrade.run(io, read_ahead, &client).await;
+                    Box::pin(upgrade.run(io, read_ahead, &client)).await;
                 }
                 return;
             }
@@ -345,6 +346,7 @@ async fn serve_spell(io: ClientIo, client: &Rc<Client>, draining: &mut bool) -> 
 /// Waits until a parked connection has something to read. Says no when it is to be closed instead.
 async fn wait_parked(io: &ClientIo, client: &Client) -> bool {
     client.phase.set(Phase::Parked);
+    client.worker.count_parked();
     let readable = poll_fn(|cx| match client.poll_signal(cx) {
         Signal::Cut | Signal::Close | Signal::Drain => Poll::Ready(false),
         Signal::None | Signal::Park | Signal::Expire => io.poll_readable(cx).map(|result| result.is_ok()),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::routing::RouteMatch;
 use edge::Limits;
+use edge::protocol::{self, FromEdge, SOCKET, ToEdge};
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::Response;
 use hyper::body::Frame;
@@ -287,8 +288,25 @@ async fn a_websocket_is_cut_when_the_drain_deadline_has_passed() {
     let entry = service("a.test", &[&app]);
     rig.publish(vec![entry.clone()]).await;
     let mut conn = upgraded(&rig).await;
-    // While it is routed, nobody drains it.
-    rig.client.close_busy([app.id]);
+    // While it is routed, nobody drains it. The status is answered after the order before it was followed.
+    let mut control = tokio::net::UnixStream::connect(rig.home.path().join(SOCKET))
+        .await
+        .unwrap();
+    let hello = ToEdge::Hello {
+        version: protocol::VERSION,
+    };
+    for message in [
+        hello,
+        ToEdge::CloseBusy {
+            instances: vec![app.id],
+        },
+        ToEdge::Status,
+    ] {
+        protocol::write(&mut control, &message).await.unwrap();
+    }
+    while !matches!(protocol::read(&mut control).await.unwrap(), FromEdge::Status(_)) {}
+    conn.write("alive").await;
+    assert_eq!(conn.exactly(5).await.unwrap(), b"alive");
     let view = rig.publish(vec![]).await;
     assert_eq!(view.busy.get(&app.id), Some(&1));
     rig.client.close_busy([app.id]);
