@@ -233,6 +233,10 @@ impl Hob {
         if !self.key.is_empty() {
             command.env("HOB_API_KEY", &self.key);
         }
+        // For those who look for a fault: how much the server says.
+        if let Some(level) = std::env::var_os("HOB_LOG") {
+            command.env("HOB_LOG", level);
+        }
         command
     }
 
