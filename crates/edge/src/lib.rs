@@ -47,7 +47,7 @@ pub use edge_client::{EdgeClient, EdgeView, Receipts};
 pub use limits::Limits;
 pub use persist::TableDir;
 pub use process::{EXIT_LOCKED, Setup, edge_main, prepare, run};
-pub use supervise::{EdgeCommand, HeldSockets, Supervision, supervise};
+pub use supervise::{EdgeCommand, HeldSockets, Supervision, stop, supervise};
 
 /// Makes the control socket of an edge in `dir`; see [`Setup::control`].
 ///

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -193,6 +193,18 @@ pub async fn supervise(command: EdgeCommand, report: watch::Sender<Supervision>)
     }
 }
 
+/// Ends the edge of a directory, for good: it finishes what is in flight first, up to its limit. Whoever supervises it
+/// must have been stopped before, or starts another one.
+///
+/// # Errors
+/// When no edge runs there.
+pub async fn stop(dir: &Path) -> io::Result<()> {
+    let edge = Watched::of(running_edge(dir).await?, None)?;
+    edge.signal(libc::SIGTERM);
+    edge.ended().await;
+    Ok(())
+}
+
 /// Watches an edge to its end; on the way it takes duplicates of the sockets that the edge made itself.
 async fn hold_all(command: &EdgeCommand, edge: Watched, held: &mut HeldSockets) {
     let makes_its_own = command.args.gateway.is_some() && held.sockets.len() == held.public().len();
@@ -241,7 +253,7 @@ async fn adopt(command: &EdgeCommand) -> (Option<Watched>, HeldSockets) {
 
 /// Ends an edge: politely first, in which case it goes on finishing its requests after it has let go of the directory.
 async fn make_room(edge: Watched) {
-    edge.signal(nix::libc::SIGTERM);
+    edge.signal(libc::SIGTERM);
     let pid = edge.pid;
     let ended = tokio::time::timeout(HANDOVER_PATIENCE, edge.ended()).await;
     if ended.is_err() {

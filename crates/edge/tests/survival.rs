@@ -271,6 +271,22 @@ async fn sigterm_lets_requests_finish_and_the_process_end() {
 }
 
 #[tokio::test]
+async fn an_edge_can_be_stopped_for_good() {
+    let home = tempfile::tempdir().unwrap();
+    assert!(edge::stop(home.path()).await.is_err(), "there was none");
+    let app = App::says("hello").await;
+    let mut plane = Plane::start(home.path(), anywhere());
+    let address = plane.report(|report| report.pid.is_some()).await.public[0];
+    plane.publish(one_app(&app)).await;
+    plane.die();
+    edge::stop(home.path()).await.expect("stops");
+    assert!(
+        tokio::net::TcpStream::connect(address).await.is_err(),
+        "somebody still listens"
+    );
+}
+
+#[tokio::test]
 async fn a_second_edge_on_the_same_directory_gives_up() {
     let home = tempfile::tempdir().unwrap();
     let mut plane = Plane::start(home.path(), anywhere());
