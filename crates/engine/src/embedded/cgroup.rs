@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 
 use super::process::PidFd;
@@ -57,27 +57,77 @@ pub fn detect(parent: &Path) -> Kind {
     if usable { kind } else { Kind::None }
 }
 
-/// Whether a limit on swap can be given.
-pub fn accounts_for_swap() -> bool {
-    let root = Path::new(ROOT);
-    root.join("memory/memory.memsw.limit_in_bytes").exists()
-        || root.join("cgroup.controllers").exists() && Path::new("/proc/swaps").exists()
+/// Which of the three limits this machine can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Controllers {
+    pub memory: bool,
+    pub cpu: bool,
+    pub pids: bool,
+    /// Of memory and swap together.
+    pub swap: bool,
 }
 
-/// Lets the container library work on a machine whose control groups are not ours to use: it knows no "without".
+impl Controllers {
+    pub fn here() -> Controllers {
+        let root = Path::new(ROOT);
+        let v2 = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        let v1 = hierarchies();
+        // A v1 hierarchy may hold several, as in `cpu,cpuacct`.
+        let in_v1 = |name: &str| {
+            let names = v1.iter().filter_map(|hierarchy| hierarchy.file_name()?.to_str());
+            names
+                .flat_map(|names| names.split(','))
+                .any(|controller| controller == name)
+        };
+        let has = |name: &str| v2.split_whitespace().any(|controller| controller == name) || in_v1(name);
+        // The root group has no limits, so the file is looked for in any other.
+        let groups = fs::read_dir(root).into_iter().flatten().flatten();
+        let swap = root.join("memory/memory.memsw.limit_in_bytes").exists()
+            || groups
+                .map(|group| group.path().join("memory.swap.max"))
+                .any(|file| file.exists());
+        Controllers {
+            memory: has("memory"),
+            cpu: has("cpu"),
+            pids: has("pids"),
+            swap,
+        }
+    }
+
+    /// Names of the limits that cannot be held.
+    pub fn missing(self) -> Vec<&'static str> {
+        let all = [(self.memory, "memory"), (self.cpu, "CPU"), (self.pids, "processes")];
+        all.into_iter().filter(|(has, _)| !has).map(|(_, name)| name).collect()
+    }
+}
+
+/// Lets the container library work on a machine whose control groups are not ours to use: it knows no "without". All
+/// of it happens in the shim's own mounts.
 ///
-/// In the shim's own mounts, what can be unmounted is, and the rest (which an outer namespace has locked) is covered
-/// by a directory of plain files that take the writes.
+/// - A v2 tree in a user namespace is left alone: the library puts up with being refused there.
+/// - v1 hierarchies that an outer namespace has locked are covered by plain files that take the writes.
+/// - Else a v2 tree takes the place of whatever is there; a group without limits can be made in any.
 pub fn pretend() -> io::Result<()> {
+    let root = Path::new(ROOT);
+    let is_v2 = statfs(root).is_ok_and(|stat| stat.filesystem_type() == CGROUP2_SUPER_MAGIC);
+    if is_v2 && in_user_namespace()? {
+        return Ok(());
+    }
     let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let below = mounts
+    let mut points: Vec<&Path> = mounts
         .lines()
         .filter_map(|line| line.split(' ').nth(1))
-        .filter(|at| at.starts_with(ROOT));
-    let mut points: Vec<&Path> = below.map(Path::new).collect();
+        .map(Path::new)
+        .collect();
+    points.retain(|point| point.starts_with(root));
     points.sort_by_key(|point| std::cmp::Reverse(point.as_os_str().len()));
-    points.retain(|point| nix::mount::umount2(*point, nix::mount::MntFlags::MNT_DETACH).is_err());
-    mount(Some("none"), ROOT, Some("tmpfs"), MsFlags::empty(), Some("size=1m"))?;
+    points.retain(|point| umount2(*point, MntFlags::MNT_DETACH).is_err());
+    points.retain(|point| *point != root);
+    if points.is_empty() {
+        mount(Some("none"), root, Some("cgroup2"), MsFlags::empty(), None::<&str>)?;
+        return Ok(());
+    }
+    mount(Some("none"), root, Some("tmpfs"), MsFlags::empty(), Some("size=1m"))?;
     for point in points {
         fs::create_dir_all(point)?;
         // Joining the group, and the rules for devices, are written without being asked for.
@@ -86,6 +136,11 @@ pub fn pretend() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The first namespace maps every id onto itself, so the size of its one range is the number of all ids.
+fn in_user_namespace() -> io::Result<bool> {
+    Ok(!fs::read_to_string("/proc/self/uid_map")?.contains("4294967295"))
 }
 
 /// Whether the kernel killed something in this group for its memory limit.

@@ -66,12 +66,27 @@ impl Host {
                 "none that may be used: instances run without limits of memory, CPU and processes".to_owned(),
                 "mount /sys/fs/cgroup read-write and run as root",
             ),
-            kind => finding(
-                "cgroups",
-                Level::Ok,
-                format!("{}: limits of memory, CPU and processes hold", kind.name()),
-                "",
-            ),
+            kind => {
+                let missing = cgroup::Controllers::here().missing();
+                match missing.is_empty() {
+                    true => finding(
+                        "cgroups",
+                        Level::Ok,
+                        format!("{}: limits of memory, CPU and processes hold", kind.name()),
+                        "",
+                    ),
+                    false => finding(
+                        "cgroups",
+                        Level::Warning,
+                        format!(
+                            "{}: instances run without limits of {}",
+                            kind.name(),
+                            missing.join(" and ")
+                        ),
+                        "enable the controllers (kernel command line, or Delegate= of the unit that Hob runs in)",
+                    ),
+                }
+            }
         };
         let overlay = match &self.overlay {
             Ok(()) => finding(

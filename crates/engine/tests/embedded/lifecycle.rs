@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use domain::{HealthCheck, Resources};
 use engine::conformance::{self, Actors};
 use engine::{Engine, InstanceSpec, Stream};
+use testkit::conformance::{Behaviour, Subject, check_engine};
 
 use crate::common::{World, can_run, eventually, spec};
 
@@ -44,6 +45,34 @@ async fn the_embedded_engine_keeps_the_promises_of_the_trait() {
     let actors = Busybox(world.image(|_| {}).await);
     conformance::check(&world.engine, &actors).await;
     assert!(world.engine.list().await.expect("a list").is_empty());
+    world.close().await;
+}
+
+/// What is proven with the fake engine holds for this one: the suite that the fake one is held to.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_engine_does_what_the_fake_one_does() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|_| {}).await;
+    let behaving = |behaviour: Behaviour| {
+        let script = match behaviour {
+            Behaviour::Good => "trap 'exit 0' TERM; httpd -f -p 8080 & wait".to_owned(),
+            Behaviour::EndsWith(code) => format!("echo last words; exit {code}"),
+            Behaviour::IgnoresStop => "trap '' TERM; httpd -f -p 8080 & while :; do sleep 1; done".to_owned(),
+        };
+        InstanceSpec {
+            command: Some(vec!["/bin/sh".into(), "-c".into(), script]),
+            ..spec(&image)
+        }
+    };
+    let subject = Subject {
+        engine: &world.engine,
+        spec: &behaving,
+        check: HealthCheck::default(),
+    };
+    check_engine(&subject).await;
     world.close().await;
 }
 

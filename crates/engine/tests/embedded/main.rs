@@ -1,6 +1,7 @@
 //! The embedded engine with real containers.
 
 mod bad_input;
+mod cgroups;
 mod common;
 mod lifecycle;
 mod network;

@@ -166,22 +166,25 @@ fn resources(order: &LaunchOrder) -> Value {
     if order.cgroup.is_none() {
         return json!({});
     }
+    let has = cgroup::Controllers::here();
     let wanted = &order.resources;
-    let memory = wanted
-        .memory_mb
-        .unwrap_or(DEFAULT_MEMORY_MB)
-        .saturating_mul(1 << 20)
-        .min(i64::MAX as u64);
-    let mut resources = json!({
-        "memory": { "limit": memory },
-        "pids": { "limit": wanted.pids.unwrap_or(DEFAULT_PIDS) },
-        "devices": [{ "allow": false, "access": "rwm" }],
-    });
-    if cgroup::accounts_for_swap() {
-        // Memory and swap together: so none of it is swapped, and the limit means what it says.
-        resources["memory"]["swap"] = json!(memory);
+    let mut resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
+    if has.memory {
+        let limit = wanted
+            .memory_mb
+            .unwrap_or(DEFAULT_MEMORY_MB)
+            .saturating_mul(1 << 20)
+            .min(i64::MAX as u64);
+        resources["memory"] = json!({ "limit": limit });
+        if has.swap {
+            // Memory and swap together: so none of it is swapped, and the limit means what it says.
+            resources["memory"]["swap"] = json!(limit);
+        }
     }
-    if let Some(millis) = wanted.cpu_millis {
+    if has.pids {
+        resources["pids"] = json!({ "limit": wanted.pids.unwrap_or(DEFAULT_PIDS) });
+    }
+    if let Some(millis) = wanted.cpu_millis.filter(|_| has.cpu) {
         let quota = (millis.saturating_mul(CPU_PERIOD_US) / 1000).clamp(1000, i64::MAX as u64);
         resources["cpu"] = json!({ "quota": quota, "period": CPU_PERIOD_US });
     }
