@@ -18,9 +18,7 @@ use super::home::{Durability, Home, Record, replace};
 use super::instance::{self, State, now_us};
 use super::launch::{LaunchOrder, RootSource};
 use super::process::{PidFd, handles_signal};
-use super::{
-    Embedded, Inner, LAST_ADDRESS, REMOVED, blocking, bump, cgroup, homes, lock, log, signals, spawn, watcher,
-};
+use super::{Embedded, HIDDEN, Inner, LAST_ADDRESS, blocking, bump, cgroup, homes, lock, log, signals, spawn, watcher};
 use crate::{
     Engine, EngineError, Finding, InstanceSpec, InstanceStatus, Level, LogChunk, LogCursor, Phase, ProbeFailure,
 };
@@ -175,23 +173,28 @@ impl Embedded {
 
     async fn launch(&self, home: Home, record: Record, order: LaunchOrder, digest: Digest) -> io::Result<()> {
         let (id, address) = (record.id, record.address);
-        if matches!(order.root, RootSource::Copy) {
-            let _ = fs::remove_dir_all(home.path());
-            home.create()?;
+        // Copied beside, since it may take long: a directory of an instance means that its start is a matter of moments.
+        let copy = self.inner.instances_dir.join(format!("{HIDDEN}{id}.copy"));
+        let copied = matches!(order.root, RootSource::Copy);
+        if copied {
+            let _ = fs::remove_dir_all(&copy);
             self.inner
                 .images
-                .flatten(&digest, &home.join("rootfs"))
+                .flatten(&digest, &copy)
                 .await
                 .map_err(io::Error::other)?;
         }
         let inner = self.inner.clone();
         blocking(move || {
-            if !matches!(order.root, RootSource::Copy) && home.path().exists() {
+            if home.path().exists() {
                 // What an earlier start left that was interrupted; nothing of it runs, or we would not be here.
                 fs::remove_dir_all(home.path())?;
             }
             home.create()?;
             home.write_record(&record)?;
+            if copied {
+                fs::rename(&copy, home.join("rootfs"))?;
+            }
             inner.watcher.add(home.path())?;
             spawn::spawn(&inner.shim_command, &home, &order)
         })
@@ -213,7 +216,10 @@ impl Embedded {
                     .as_ref()
                     .is_some_and(|snapshot| matches!(snapshot.state, State::Alive(_)))
                 {
-                    home.ask_to_stop()?;
+                    // A full disk must not keep anything from being stopped; it will just look unasked.
+                    if let Err(error) = home.ask_to_stop() {
+                        tracing::warn!(instance.id = %id, %error, "cannot note that the instance was asked to stop");
+                    }
                 }
                 Ok(snapshot)
             }
@@ -377,7 +383,7 @@ impl Inner {
                 }
             }
             // In one step out of sight, then in peace.
-            let removed = self.instances_dir.join(format!("{REMOVED}{id}"));
+            let removed = self.instances_dir.join(format!("{HIDDEN}{id}.removed"));
             fs::rename(home.path(), &removed)?;
             fs::remove_dir_all(&removed)?;
             if let Some(address) = snapshot.and_then(|snapshot| snapshot.record.address) {

@@ -53,8 +53,8 @@ pub use net::{BadSubnet, Network, NetworkError, Subnet};
 pub use shim::shim_main;
 pub use user_namespace::{UserNamespace, enter_user_namespace_if_needed};
 
-/// Prefix of a directory that is being removed.
-const REMOVED: &str = ".removed-";
+/// Prefix of a directory that is not an instance's yet, or no longer.
+const HIDDEN: &str = ".";
 
 /// File that remembers which address was given out last.
 const LAST_ADDRESS: &str = "last-address";
@@ -233,7 +233,7 @@ impl Inner {
         private_dir(&instances_dir).map_err(records)?;
         let tag = tag_of(&config.data_dir);
         let host = Host::examine(&instances_dir, &tag)?;
-        clear_half_removed(&instances_dir).map_err(records)?;
+        clear_hidden(&instances_dir).map_err(records)?;
 
         let (mut taken, mut surviving) = (Vec::new(), Vec::new());
         for (_, home) in homes(&instances_dir).map_err(records)? {
@@ -325,11 +325,11 @@ fn homes(instances_dir: &Path) -> io::Result<Vec<(InstanceId, Home)>> {
     Ok(homes)
 }
 
-/// What a crash in the middle of a removal left.
-fn clear_half_removed(instances_dir: &Path) -> io::Result<()> {
+/// What a crash in the middle of a copy or a removal left.
+fn clear_hidden(instances_dir: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(instances_dir)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with(REMOVED)) {
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(HIDDEN)) {
             std::fs::remove_dir_all(entry.path())?;
         }
     }

@@ -196,3 +196,33 @@ async fn a_damaged_record_of_something_that_runs_makes_the_list_an_error_and_not
     assert_eq!(world.status(id).await.phase, Phase::Running);
     world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_whose_order_was_cut_off_takes_nothing_on() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|_| {}).await;
+    let spec = crate::common::spec(&image);
+    // What happens when the control plane is killed while it gives the order.
+    std::fs::create_dir(world.home(spec.id)).expect("a directory");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hob-test-shim"));
+    command
+        .arg("--dir")
+        .arg(world.home(spec.id))
+        .stdin(std::process::Stdio::piped());
+    let mut shim = command.stderr(std::process::Stdio::piped()).spawn().expect("a shim");
+    std::io::Write::write_all(&mut shim.stdin.take().expect("a pipe"), br#"{"env":{"TOKEN":"s3cret"#).expect("written");
+    let output = shim.wait_with_output().expect("its end");
+    assert!(!output.status.success());
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        complaint.contains("cut short") && !complaint.contains("s3cret"),
+        "{complaint}"
+    );
+    assert!(world.engine.list().await.expect("a list").is_empty());
+    world.engine.start(&spec).await.expect("started");
+    assert_eq!(world.exited(spec.id).await.code, Some(0));
+    world.close().await;
+}
