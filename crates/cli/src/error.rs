@@ -73,6 +73,11 @@ impl Trouble {
         self
     }
 
+    /// The server is away, or says that it is not ready: it may be back in a moment.
+    pub fn is_absence(&self) -> bool {
+        self.status == Some(503) || (self.outcome == Outcome::Refused && self.status.is_none())
+    }
+
     /// Puts what was attempted before what happened.
     pub fn within(mut self, attempt: impl std::fmt::Display) -> Self {
         self.message = format!("{attempt}: {}", self.message);

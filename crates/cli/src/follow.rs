@@ -35,7 +35,7 @@ impl Session<'_> {
     pub async fn follow(&mut self, found: &Found, deployment: &str, patience: Patience) -> Result<Rollout> {
         let deadline = Instant::now() + patience.limit;
         let mut watch = Watch::new(found, deployment);
-        let bar = self.screen.live("{spinner} {wide_msg} {elapsed}");
+        let bar = self.screen.live("{spinner} {elapsed:>4}  {prefix}\n        {wide_msg}");
         loop {
             let next = tokio::select! {
                 next = timeout_at(deadline, watch.next(self)) => next,
@@ -52,7 +52,14 @@ impl Session<'_> {
             };
             let rollout: Rollout = model::read(&document)?;
             let words = progress::describe(&rollout);
-            bar.set_message(format!("{} version {}  {words}", rollout.name, rollout.version));
+            let head = format!(
+                "{} version {}  {}",
+                rollout.name,
+                rollout.version,
+                progress::states(&rollout)
+            );
+            bar.set_prefix(head);
+            bar.set_message(progress::reason(&rollout));
             if self.screen.is_json() {
                 self.screen.document(&document)?;
             } else if !self.screen.is_live() && watch.shown.as_ref() != Some(&words) {
@@ -110,9 +117,8 @@ impl Watch {
         }
     }
 
-    /// The server is away, or says that it is not ready; and has been there a moment ago.
+    /// It has been there a moment ago.
     fn may_come_back(&self, trouble: &Trouble) -> bool {
-        let away = trouble.outcome == Outcome::Refused && matches!(trouble.status, None | Some(503));
-        away && self.heard.elapsed() < ABSENCE_MAX
+        trouble.is_absence() && self.heard.elapsed() < ABSENCE_MAX
     }
 }

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use crate::model::Rollout;
 use crate::text;
 
+/// Longest reason that is shown.
+const REASON_MAX: usize = 200;
+
 /// States in the order of a life, with the words that are shown for them.
 const STATES: [(&str, &str); 8] = [
     ("starting", "starting"),
@@ -19,25 +22,35 @@ const STATES: [(&str, &str); 8] = [
 
 /// One line: the stage, instances by state, and why it waits. Two equal lines mean that nothing was learned.
 pub fn describe(rollout: &Rollout) -> String {
+    let reason = reason(rollout);
+    if reason.is_empty() {
+        states(rollout)
+    } else {
+        format!("{}; {reason}", states(rollout))
+    }
+}
+
+/// The stage, and instances by state.
+pub fn states(rollout: &Rollout) -> String {
     let mut line = rollout.stage.clone();
-    let new = sides(&rollout.instances.new);
-    let old = sides(&rollout.instances.old);
-    if !new.is_empty() {
-        line.push_str(&format!("; new: {new}"));
-    }
-    if !old.is_empty() {
-        line.push_str(&format!("; old: {old}"));
-    }
-    if !rollout.waiting.is_empty() && !rollout.done {
-        line.push_str(&format!("; waits: {}", text::first_line(&rollout.waiting, 200)));
-    }
-    if let Some(why) = &rollout.frozen {
-        line.push_str(&format!("; frozen: {}", text::first_line(why, 200)));
+    for (side, states) in [("new", &rollout.instances.new), ("old", &rollout.instances.old)] {
+        if !states.is_empty() {
+            line.push_str(&format!("; {side}: {}", counted(states)));
+        }
     }
     line
 }
 
-fn sides(states: &BTreeMap<String, u32>) -> String {
+/// Why it waits, or no longer goes on; empty when neither is so.
+pub fn reason(rollout: &Rollout) -> String {
+    match &rollout.frozen {
+        Some(why) => format!("frozen: {}", text::first_line(why, REASON_MAX)),
+        None if rollout.done || rollout.waiting.is_empty() => String::new(),
+        None => format!("waits: {}", text::first_line(&rollout.waiting, REASON_MAX)),
+    }
+}
+
+fn counted(states: &BTreeMap<String, u32>) -> String {
     let known = STATES
         .iter()
         .filter_map(|(state, word)| Some((*word, *states.get(*state)?)));

@@ -97,6 +97,11 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// Likewise, but lines stay lines.
+pub fn printable_lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
+
 /// A table without lines. Columns whose header begins with `>` are aligned to the right.
 pub fn table<const N: usize>(headers: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();

@@ -64,8 +64,9 @@ fn refusal(status: u16, bytes: &[u8], retry_after: Option<&str>, client: &Client
             "Try again in {} seconds; `hob up --rate-limits off` lifts the limit",
             retry_after.unwrap_or("a few")
         )),
-        503 => Trouble::new(Outcome::Refused, format!("{whom} cannot do it now: {said}"))
-            .advise("Try again in a moment; `hob doctor` on the server says what is wrong"),
+        503 if !said.is_empty() => {
+            Trouble::failed(said).advise("Try again in a moment; `hob doctor` on the server says what is wrong")
+        }
         500..=599 => Trouble::failed(format!("{whom} failed with {status}: {said}"))
             .advise("The server's log says more; nothing was lost"),
         300..=399 => Trouble::new(
@@ -130,8 +131,11 @@ pub fn no_answer(error: &reqwest::Error, client: &Client) -> Trouble {
             .advise("What was asked for may still happen: look with `hob status` before you ask again");
     }
     if !error.is_connect() {
-        return Trouble::new(Outcome::Refused, format!("{whom} broke the connection: {}", cause(error)))
-            .advise("The server's log says why; look with `hob status` before you ask again");
+        return Trouble::new(
+            Outcome::Refused,
+            format!("{whom} broke the connection: {}", cause(error)),
+        )
+        .advise("The server's log says why; look with `hob status` before you ask again");
     }
     let trouble = Trouble::new(Outcome::Refused, format!("cannot reach {whom}: {}", cause(error)));
     match &client.way {

@@ -69,15 +69,16 @@ impl ConfigCommand {
                 let found = session.find(&name).await?;
                 let config = session.config_of(&name, Some(&found)).await?;
                 session.set_items(CONFIGS, &config, &pairs).await?;
-                session.attach("config", &found, &config).await?;
-                session.told_changes(&found, pairs.iter().map(|(key, _)| key.as_str()), "set")
+                let deploying = session.attach("config", &found, &config).await?;
+                session.told_changes(&found, "set", &keys_of(&pairs), deploying)
             }
             Action::Unset { name, keys } => {
                 let found = session.find(&name).await?;
                 session
                     .unset_items(CONFIGS, found.service.config.as_deref(), &found, &keys)
                     .await?;
-                session.told_changes(&found, keys.iter().map(String::as_str), "removed")
+                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+                session.told_changes(&found, "removed", &keys, false)
             }
             Action::List { name } => {
                 let found = session.find(&name).await?;
@@ -189,26 +190,30 @@ impl Session<'_> {
         rows.iter().map(model::read).collect()
     }
 
-    /// Makes the service read these settings from its next deployment on. The server makes a deployment of it.
-    pub async fn attach(&mut self, field: &str, found: &Found, id: &str) -> Result<()> {
+    /// Makes the service read these settings from its next deployment on. Answers whether that has just become one:
+    /// the server deploys what reads other settings than before.
+    pub async fn attach(&mut self, field: &str, found: &Found, id: &str) -> Result<bool> {
         if found.document[field].as_str() == Some(id) {
-            return Ok(());
+            return Ok(false);
         }
         self.client.patch(&found.path(""), json!({ field: id })).await?;
-        self.screen
-            .remark(format!("{} is deployed with it for the first time now", found.name()));
-        Ok(())
+        Ok(true)
     }
 
-    pub fn told_changes<'k>(&mut self, found: &Found, keys: impl Iterator<Item = &'k str>, what: &str) -> Result<()> {
-        let keys: Vec<&str> = keys.collect();
+    /// Tells what was done to which keys; `deploying` when the instances get it without being asked to.
+    pub fn told_changes(&mut self, found: &Found, what: &str, keys: &[&str], deploying: bool) -> Result<()> {
         let name = found.name();
-        let text = || {
-            format!(
-                "{name}: {} {what}; `hob deploy {name}` brings it to the instances",
-                keys.join(", ")
-            )
+        let then = match deploying {
+            true => format!("{name} is being deployed with it"),
+            false => format!("`hob deploy {name}` brings it to the instances"),
         };
-        self.screen.either(&json!({ "service": name, what: keys }), text)
+        let text = || format!("{name}: {} {what}; {then}", keys.join(", "));
+        self.screen
+            .either(&json!({ "service": name, what: keys, "deploying": deploying }), text)
     }
+}
+
+/// The keys of pairs.
+pub fn keys_of(pairs: &[(String, String)]) -> Vec<&str> {
+    pairs.iter().map(|(key, _)| key.as_str()).collect()
 }

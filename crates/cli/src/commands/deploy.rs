@@ -8,7 +8,7 @@ use super::config::parse_pair;
 use super::report::Wait;
 use super::route::RouteTarget;
 use crate::environment::Environment;
-use crate::error::{Result, Trouble};
+use crate::error::{Outcome, Result, Trouble};
 use crate::find::{Found, Kind};
 use crate::model;
 use crate::screen::Screen;
@@ -32,7 +32,7 @@ pub struct Deploy {
     /// Name of the service: lower-case letters, digits, hyphens
     name: String,
     /// Image, as NAME:TAG in the local store or in a registry, or with a digest
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", value_parser = parse_image)]
     image: Option<String>,
     /// Port that the app listens on [default for a new service: 8080]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
@@ -78,11 +78,31 @@ enum Strategy {
     Recreate,
 }
 
+/// Takes a reference as it was typed; the server would refuse the same ones, but later.
+fn parse_image(text: &str) -> Result<String, String> {
+    text.parse::<images::Reference>().map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
 impl Deploy {
     pub async fn run(self, environment: &Environment, screen: &mut Screen) -> Result<()> {
         let mut session = Session::open(environment, &self.common, screen)?;
         let (found, deployment) = self.apply(&mut session).await?;
-        session.see_through(&found, &deployment, &self.wait).await
+        let ended = session.see_through(&found, &deployment, &self.wait).await;
+        ended.map_err(|trouble| self.remind_of_settings(trouble))
+    }
+
+    /// Whoever tries a setting and fails should know that it is still there.
+    fn remind_of_settings(&self, trouble: Trouble) -> Trouble {
+        if self.env.is_empty() || trouble.outcome != Outcome::Failed {
+            return trouble;
+        }
+        let name = &self.name;
+        let advice = format!(
+            "{}\nWhat --env has set stays in `hob config list {name}` until `hob config unset {name} KEY`",
+            trouble.advice
+        );
+        trouble.advise(advice)
     }
 
     /// Everything up to the deployment. Whatever can be refused without a trace is asked first.

@@ -177,8 +177,8 @@ impl Session<'_> {
             let written = write_layout(&request, &Limits::default(), &scratch, out);
             written.map(|_| ()).map_err(|error| cannot_pack(&request.source, error))
         };
-        let images = self.send_image(&[("name", &name)], None, write).await?;
-        self.told_images(&images)
+        let images = self.send_image(&[("name", &name)], None, write).await;
+        self.told_images(&images.map_err(|trouble| trouble.within(format!("cannot send {name}")))?)
     }
 
     /// `bytes` is what will be written, where that is known.

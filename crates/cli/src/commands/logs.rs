@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::Common;
 use crate::client::query;
 use crate::environment::Environment;
-use crate::error::{Outcome, Result, Trouble};
+use crate::error::{Result, Trouble};
 use crate::find::Found;
 use crate::model::{self, LogLine};
 use crate::screen::Screen;
@@ -69,17 +69,13 @@ impl Logs {
             match reader.read(&mut session, &found).await {
                 Ok(()) if !self.follow => return Ok(()),
                 Ok(()) => heard = Instant::now(),
-                Err(t) if self.follow && is_absence(&t) && heard.elapsed() < ABSENCE_MAX => {}
+                Err(t) if self.follow && t.is_absence() && heard.elapsed() < ABSENCE_MAX => {}
                 Err(trouble) => return Err(trouble),
             }
             reader.tail = OVERLAP_LINES.to_owned();
             sleep(RECONNECT_PAUSE).await;
         }
     }
-}
-
-fn is_absence(trouble: &Trouble) -> bool {
-    trouble.outcome == Outcome::Refused && matches!(trouble.status, None | Some(503))
 }
 
 struct Reader<'a> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::error::{Outcome, Result, Trouble};
 use crate::find::Found;
 use crate::follow::Patience;
-use crate::model::{self, Instance, Rollout, Route};
+use crate::model::{self, Exit, Instance, Rollout, Route};
 use crate::session::Session;
 use crate::text;
 
@@ -137,14 +137,14 @@ fn failure(rollout: &Rollout, instances: &[Instance], serving: &str) -> Trouble 
     };
     let mut lines = vec![match rollout.error_message.trim() {
         "" => ended,
-        why => format!("{ended}: {why}"),
+        why => format!("{ended}: {}", text::printable_lines(why)),
     }];
     let ours: Vec<&Instance> = instances
         .iter()
         .filter(|i| i.deployment == rollout.deployment)
         .collect();
     if rollout.stage == "failed" {
-        lines.extend(ends(&ours));
+        lines.extend(ends(&ours, &rollout.error_message));
     }
     if !serving.is_empty() {
         lines.push(serving.to_owned());
@@ -154,29 +154,25 @@ fn failure(rollout: &Rollout, instances: &[Instance], serving: &str) -> Trouble 
     ))
 }
 
-/// How instances ended, or why they are not healthy.
-fn ends(instances: &[&Instance]) -> Vec<String> {
+/// How instances ended, or why they are not healthy, as far as `told` does not say it already.
+fn ends(instances: &[&Instance], told: &str) -> Vec<String> {
     let mut lines = Vec::new();
-    let dead = instances
-        .iter()
-        .rev()
-        .filter_map(|i| i.exit.as_ref().map(|exit| (i, exit)));
-    for (instance, exit) in dead.filter(|(i, _)| i.crashed).take(INSTANCES_TOLD) {
+    let is_news = |exit: &Exit| !told.contains(&exit.text) || exit.tail.iter().any(|line| !told.contains(line.trim()));
+    let crashed = instances.iter().rev().filter(|instance| instance.crashed);
+    let dead = crashed.filter_map(|instance| Some((instance, instance.exit.as_ref()?)));
+    for (instance, exit) in dead.filter(|(_, exit)| is_news(exit)).take(INSTANCES_TOLD) {
         lines.push(format!(
             "instance {} ended: {}",
             text::short_id(&instance.id),
             exit.text
         ));
         let skipped = exit.tail.len().saturating_sub(TAIL_LINES);
-        lines.extend(
-            exit.tail[skipped..]
-                .iter()
-                .map(|line| format!("  | {}", text::printable(line))),
-        );
+        let tail = exit.tail[skipped..].iter();
+        lines.extend(tail.map(|line| format!("  | {}", text::printable(line))));
     }
     let ill = instances
         .iter()
-        .filter(|i| i.health == "failing" && !i.health_message.is_empty());
+        .filter(|i| i.health == "failing" && !told.contains(&i.health_message));
     for instance in ill.take(INSTANCES_TOLD) {
         let why = text::printable(&instance.health_message);
         lines.push(format!(

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Common;
-use super::config::parse_pair;
+use super::config::{keys_of, parse_pair};
 use super::login::ask_silently;
 use crate::environment::Environment;
 use crate::error::{Result, Trouble};
@@ -85,15 +85,16 @@ impl SecretCommand {
                     .settings_of(SECRETS, &name, found.service.secret.clone())
                     .await?;
                 session.set_items(SECRETS, &secret, &pairs).await?;
-                session.attach("secret", &found, &secret).await?;
-                session.told_changes(&found, pairs.iter().map(|(key, _)| key.as_str()), "set")
+                let deploying = session.attach("secret", &found, &secret).await?;
+                session.told_changes(&found, "set", &keys_of(&pairs), deploying)
             }
             Action::Unset { name, keys } => {
                 let found = session.find(&name).await?;
                 session
                     .unset_items(SECRETS, found.service.secret.as_deref(), &found, &keys)
                     .await?;
-                session.told_changes(&found, keys.iter().map(String::as_str), "removed")
+                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+                session.told_changes(&found, "removed", &keys, false)
             }
             Action::List { name } => {
                 let found = session.find(&name).await?;

@@ -15,6 +15,9 @@ use crate::screen::Screen;
 use crate::session::Session;
 use crate::text;
 
+/// Longest reason that is shown; `hob history --json` has all of it.
+const WHY_MAX: usize = 160;
+
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -168,7 +171,12 @@ impl Detail {
             (None, Some(last)) if !last.succeeded() && !last.error_message.is_empty() => {
                 add(
                     "last",
-                    format!("version {} {}: {}", last.version_number, last.stage, last.error_message),
+                    format!(
+                        "version {} {}: {}",
+                        last.version_number,
+                        last.stage,
+                        text::first_line(&last.error_message, WHY_MAX)
+                    ),
                 );
             }
             _ => {}

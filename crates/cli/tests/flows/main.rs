@@ -417,7 +417,7 @@ async fn settings_are_set_listed_and_removed() {
     let environment = environment(&fake);
     let ran = run(&environment, "hob config set web A=1 B=2").await;
     assert_eq!(ran.outcome, Outcome::Done, "{}", ran.err);
-    says(&ran.out, &["web: A, B set", "hob deploy web"]);
+    says(&ran.out, &["web: A, B set", "is being deployed"]);
     assert_eq!(fake.body("PATCH /api/services/services-1/")["config"], "configs-2");
     let ran = run(&environment, "hob config list web").await;
     says(&ran.out, &["KEY", "A    1", "B    2"]);
@@ -448,6 +448,7 @@ fn values_out_of_range_and_nonsense_are_usage_errors() {
         "hob deploy web --port 65536",
         "hob deploy web --instances 0",
         "hob deploy web --instances 13",
+        "hob deploy web --image UPPER:1",
         "hob deploy web --env novalue",
         "hob deploy web --route http://a/b",
         "hob deploy web --timeout soon",
