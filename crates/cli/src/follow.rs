@@ -36,10 +36,13 @@ impl Session<'_> {
         let deadline = Instant::now() + patience.limit;
         let mut watch = Watch::new(found, deployment);
         let bar = self.screen.live("{spinner} {elapsed:>4}  {prefix}\n        {wide_msg}");
+        // One for the whole wait: an interrupt between two states would be lost to a new one.
+        let interrupt = tokio::signal::ctrl_c();
+        tokio::pin!(interrupt);
         loop {
             let next = tokio::select! {
                 next = timeout_at(deadline, watch.next(self)) => next,
-                _ = tokio::signal::ctrl_c() => return Err(goes_on("stopped waiting", found.name())),
+                _ = &mut interrupt => return Err(goes_on("stopped waiting", found.name())),
             };
             let document = match next {
                 Ok(document) => document?,

@@ -35,8 +35,14 @@ pub async fn must_be_good(response: Response, client: &Client) -> Result<Respons
             .map(str::to_owned)
     };
     let retry_after = header(RETRY_AFTER);
+    let path = response.url().path().to_owned();
     let bytes = read(response, client).await?;
-    Err(refusal(status.as_u16(), &bytes, retry_after.as_deref(), client))
+    let trouble = refusal(status.as_u16(), &bytes, retry_after.as_deref(), client);
+    Err(match trouble.status {
+        // "Not found." alone leaves open what.
+        Some(404) if trouble.outcome == Outcome::Failed => trouble.within(path),
+        _ => trouble,
+    })
 }
 
 async fn read(mut response: Response, client: &Client) -> Result<Vec<u8>> {

@@ -70,6 +70,9 @@ impl Logs {
                 Ok(()) if !self.follow => return Ok(()),
                 Ok(()) => heard = Instant::now(),
                 Err(t) if self.follow && t.is_absence() && heard.elapsed() < ABSENCE_MAX => {}
+                Err(t) if self.follow && t.status == Some(404) => {
+                    return Err(Trouble::failed(format!("{} has been removed", self.name)));
+                }
                 Err(trouble) => return Err(trouble),
             }
             reader.tail = OVERLAP_LINES.to_owned();

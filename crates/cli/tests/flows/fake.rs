@@ -1,6 +1,6 @@
 //! A server that answers like the platform, as far as the commands ask, and does what a test tells it to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -42,6 +42,8 @@ pub struct State {
     /// Uploads are refused before they are read.
     pub refuses_uploads: bool,
     pub throttles: bool,
+    /// What each reading of the log gets, one after the other; then the service is gone.
+    pub logs: VecDeque<Vec<Value>>,
     broken: bool,
     made: u32,
 }
@@ -92,6 +94,7 @@ impl Fake {
             uploads: Vec::new(),
             refuses_uploads: false,
             throttles: false,
+            logs: VecDeque::new(),
             broken: false,
             made: 0,
         };
@@ -176,6 +179,12 @@ impl Fake {
         }
         if target.contains("/rollout/") {
             return state.rollout(target.contains("watch=1"));
+        }
+        if target.contains("/logs/") {
+            return match state.logs.pop_front() {
+                Some(documents) => lines(&documents, true),
+                None => whole(404, &json!({ "detail": "Not found." })),
+            };
         }
         let (status, answer) = state.act(
             &parts.method,

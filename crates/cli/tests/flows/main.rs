@@ -412,6 +412,24 @@ async fn an_upload_that_is_refused_halfway_says_why() {
 }
 
 #[tokio::test]
+async fn a_log_is_followed_across_a_break_and_no_line_is_told_twice() {
+    let fake = Fake::start(Script::Succeeds).await.with_service("web", 1);
+    let line = |second: u32, text: &str| {
+        json!({ "at": format!("2026-01-02T03:04:{second:02}.000000Z"), "instance": "i-0000000a", "version": 1,
+            "stream": "stdout", "text": text })
+    };
+    let first = vec![line(1, "one"), json!({}), line(2, "two"), line(2, "two again")];
+    let second = vec![line(1, "one"), line(2, "two"), line(2, "two again"), line(3, "three")];
+    fake.state().logs.extend([first, second]);
+    let ran = run(&environment(&fake), "hob logs web -f").await;
+    assert_eq!(ran.outcome, Outcome::Failed);
+    says(&ran.err, &["web has been removed"]);
+    let texts: Vec<&str> = ran.out.lines().filter_map(|line| line.split(" | ").nth(1)).collect();
+    assert_eq!(texts, ["one", "two", "two again", "three"]);
+    assert!(ran.out.starts_with("v1 0000000a | "), "{}", ran.out);
+}
+
+#[tokio::test]
 async fn settings_are_set_listed_and_removed() {
     let fake = Fake::start(Script::Succeeds).await.with_service("web", 1);
     let environment = environment(&fake);
