@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::home::{Durability, Home, Record, replace};
 use super::instance::{self, State, now_us};
 use super::launch::{LaunchOrder, RootSource};
-use super::process::{PidFd, handles_signal};
+use super::process::{PidFd, descendants, handles_signal};
 use super::{Embedded, HIDDEN, Inner, LAST_ADDRESS, blocking, bump, cgroup, homes, lock, log, signals, spawn, watcher};
 use crate::{
     Engine, EngineError, Finding, InstanceSpec, InstanceStatus, Level, LogChunk, LogCursor, Phase, ProbeFailure,
@@ -449,12 +449,21 @@ impl Inner {
 }
 
 /// Asks the program to end, waits, and kills it and everything it started.
+///
+/// A first process that does nothing about the signal never gets it from the kernel. Mostly it is a shell that waits
+/// for the program proper, so that is asked in its place; where there is none, there is nothing to wait for.
 async fn end_program(init: PidFd, pid: i32, record: &Record, grace: Duration) -> io::Result<()> {
-    if handles_signal(pid, record.stop_signal) {
-        init.signal(record.stop_signal)?;
-        if gone_within(&init, grace).await? {
-            return Ok(());
-        }
+    let asked = if handles_signal(pid, record.stop_signal) {
+        vec![init.signal(record.stop_signal)]
+    } else {
+        descendants(pid)
+            .iter()
+            .map(|process| process.signal(record.stop_signal))
+            .collect()
+    };
+    let somebody_was = asked.iter().any(Result::is_ok);
+    if somebody_was && gone_within(&init, grace).await? {
+        return Ok(());
     }
     // Killing the first process of a PID namespace kills all of it.
     init.signal(libc::SIGKILL)

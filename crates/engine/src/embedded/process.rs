@@ -8,6 +8,9 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
+/// Processes of a container that are asked to end; those beyond it are killed with the first one.
+const DESCENDANTS_MAX: usize = 4096;
+
 /// A process for good: its id alone is given to another one sooner or later, id and start time in one boot are not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessRef {
@@ -121,6 +124,40 @@ pub fn handles_signal(pid: i32, signal: i32) -> bool {
         mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
             .is_some_and(|mask| mask & bit != 0)
     })
+}
+
+/// Handles on the processes that a container's first process and its offspring started; orphans are its own again.
+pub fn descendants(init: i32) -> Vec<PidFd> {
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(own) = namespace(init) else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut waiting = vec![init];
+    while let Some(pid) = waiting.pop() {
+        for child in children(pid) {
+            // Opened first: what is then found in the right namespace is what the handle is on.
+            let Ok(Some(pidfd)) = PidFd::open(child) else { continue };
+            if namespace(child).as_ref() == Some(&own) && found.len() < DESCENDANTS_MAX {
+                found.push(pidfd);
+                waiting.push(child);
+            }
+        }
+    }
+    found
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<i32>>()
+        })
+        .collect()
 }
 
 fn start_ticks(pid: i32) -> io::Result<u64> {

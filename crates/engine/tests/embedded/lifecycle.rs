@@ -178,6 +178,26 @@ async fn a_program_that_does_not_know_the_signal_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_behind_a_shell_is_asked_in_the_shells_place() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let script = "(trap 'echo asked; exit 0' TERM; echo ready; sleep 1000 & wait); echo after; exit 8";
+    let id = world.run(script).await;
+    world.said(id, "ready").await;
+    world.engine.stop(id, Duration::from_secs(20)).await.expect("stopped");
+    let exit = world.exited(id).await;
+    assert_eq!((exit.code, exit.asked), (Some(8), true), "{exit:?}");
+    assert!(
+        exit.tail.contains(&"asked".to_owned()) && exit.tail.contains(&"after".to_owned()),
+        "{:?}",
+        exit.tail
+    );
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_hostile_program_started_ends_with_it() {
     if !can_run() {
         return;

@@ -32,6 +32,37 @@ fn http(path: &str) -> HealthCheck {
 /// Serves `/srv` on port 8080 until it is killed.
 const SERVE: &str = "mkdir -p /srv/www; echo $HOB_INSTANCE > /srv/www/index.html; exec httpd -f -p 8080 -h /srv/www";
 
+/// A bridge without a hardware address of its own takes that of one of its ports, and another one when that port goes:
+/// instances then answer into the void until they ask for the gateway's address again.
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_come_and_go_do_not_cut_off_the_others() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|_| {}).await;
+    let stays = world.run_in(&image, SERVE, |_| {}).await;
+    eventually("it answers", || async {
+        world.engine.probe(stays, Some(8080), &tcp()).await.ok()
+    })
+    .await;
+    for _ in 0..8 {
+        let goes = world.run_in(&image, SERVE, |_| {}).await;
+        world
+            .engine
+            .probe(stays, Some(8080), &tcp())
+            .await
+            .expect("reached beside another one");
+        world.engine.stop(goes, std::time::Duration::ZERO).await.expect("stops");
+        world.engine.remove(goes).await.expect("goes");
+        world
+            .engine
+            .probe(stays, Some(8080), &tcp())
+            .await
+            .expect("reached after another one has gone");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_of_one_image_listen_on_one_port_side_by_side_and_are_checked_from_outside() {
     if !can_run() {
@@ -214,13 +245,13 @@ fn addresses_of_this_host() -> Vec<Ipv4Addr> {
 }
 
 /// A stand-in for the world: a namespace that the host routes to, in which something listens.
-struct Outside {
+pub struct Outside {
     name: String,
-    address: Ipv4Addr,
+    pub address: Ipv4Addr,
 }
 
 impl Outside {
-    fn new() -> Option<Outside> {
+    pub fn new() -> Option<Outside> {
         static NEXT: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
         let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let third = ((std::process::id() % 25) * 10 + u32::from(n)) as u8;

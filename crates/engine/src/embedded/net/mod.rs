@@ -10,6 +10,7 @@
 //! - Ports of the bridge are isolated from each other: an instance talks to the gateway, and through it to the world.
 //! - Nothing on the host but the edge (which enters the namespace) reaches an instance; no instance reaches an address
 //!   of the host, or a link-local one (where clouds keep their secrets).
+//! - As an ordinary user the cable to the host is replaced by a program that needs no privilege ([`user_mode`]).
 //! - The namespace outlives the control plane: a file keeps it, and every shim does.
 
 pub mod addresses;
@@ -17,6 +18,7 @@ pub mod namespace;
 mod nat;
 pub mod netlink;
 pub mod subnet;
+mod user_mode;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -28,6 +30,7 @@ use crate::{Finding, Level};
 use nat::WayOut;
 use netlink::{LOOPBACK, Netlink};
 pub use subnet::{BadSubnet, Subnet};
+use user_mode::UserMode;
 
 const BRIDGE: &str = "hob0";
 
@@ -38,7 +41,9 @@ pub struct Network {
     namespace: PathBuf,
     subnet: Subnet,
     way_out: WayOut,
-    has_way_out: bool,
+    user_mode: UserMode,
+    /// Whether rules were loaded on the host, so that they must be removable again.
+    host_has_rules: bool,
     findings: Vec<Finding>,
 }
 
@@ -83,7 +88,8 @@ impl Network {
             namespace,
             subnet,
             way_out: WayOut::new(tag),
-            has_way_out: false,
+            user_mode: UserMode::new(dir),
+            host_has_rules: false,
             findings: Vec::new(),
         };
         network.open_way_out();
@@ -138,15 +144,16 @@ impl Network {
     /// Removes everything of the network. For when no instance runs any more.
     pub fn close(&self) -> io::Result<()> {
         let closed = self.way_out.close();
-        if self.has_way_out {
+        if self.host_has_rules {
             closed?;
         }
+        self.user_mode.close()?;
         namespace::forget(&self.namespace)
     }
 
     fn open_way_out(&mut self) {
         let opened = self.way_out.open(&self.namespace);
-        self.has_way_out = opened.is_ok();
+        self.host_has_rules = opened.is_ok();
         let finding = match opened {
             Ok(remarks) if remarks.is_empty() => finding(
                 Level::Ok,
@@ -154,10 +161,18 @@ impl Network {
                 "",
             ),
             Ok(remarks) => finding(Level::Warning, remarks.join("; "), "look whether that is what you want"),
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => match self.user_mode.open(&self.namespace) {
+                Ok(()) => finding(Level::Ok, format!("{} with a way out by slirp4netns", self.subnet), ""),
+                Err(error) => finding(
+                    Level::Warning,
+                    format!("instances have no way out: {error}"),
+                    "install slirp4netns and nftables, or run as root; everything else works without",
+                ),
+            },
             Err(error) => finding(
                 Level::Warning,
                 format!("instances have no way out: {error}"),
-                "install nftables and run as root, then start again; everything else works without",
+                "install nftables, then start again; everything else works without",
             ),
         };
         if finding.level == Level::Warning {

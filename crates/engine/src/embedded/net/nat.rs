@@ -13,8 +13,8 @@ use super::namespace;
 use super::netlink::{CableEnd, Netlink};
 use super::subnet::Subnet;
 
-/// The inner end of the cable.
-const INSIDE: &str = "hobout";
+/// The device that leads out, as Hob's namespace sees it.
+pub const INSIDE: &str = "hobout";
 /// Both ends get addresses from here, four for each Hob on the machine. Carrier-grade NAT range: nobody routes it.
 const TRANSIT: Ipv4Addr = Ipv4Addr::new(100, 115, 0, 0);
 const TRANSIT_SLOTS: u32 = 1 << 14;
@@ -52,7 +52,7 @@ impl WayOut {
             self.build_cable(&mut host, namespace_path)?;
         }
         self.load_host_rules()?;
-        namespace::inside(namespace_path, load_inside_rules)?;
+        namespace::inside(namespace_path, || load_inside_rules(&[]))?;
         let mut remarks = Vec::from_iter(allow_forwarding()?);
         let dropping = others_that_drop();
         if !dropping.is_empty() {
@@ -141,7 +141,12 @@ impl WayOut {
     }
 }
 
-fn load_inside_rules() -> io::Result<()> {
+/// The namespace's own side: instances go out, nothing comes in, and `refused` is out of reach.
+pub fn load_inside_rules(refused: &[Ipv4Addr]) -> io::Result<()> {
+    let refused: String = refused
+        .iter()
+        .map(|address| format!("oifname \"{INSIDE}\" ip daddr {address} drop\n"))
+        .collect();
     nft(&format!(
         "add table ip hob
          delete table ip hob
@@ -153,6 +158,8 @@ fn load_inside_rules() -> io::Result<()> {
              }}
              chain forward {{
                  type filter hook forward priority filter; policy drop;
+                 oifname \"{INSIDE}\" ip daddr 169.254.0.0/16 drop
+                 {refused}
                  oifname \"{INSIDE}\" accept
                  iifname \"{INSIDE}\" ct state established,related accept
              }}

@@ -24,6 +24,11 @@ use super::subnet::Subnet;
 /// Datagrams of one answer that are read at most.
 const DATAGRAMS_MAX: usize = 4096;
 
+/// A bridge's own hardware address, locally administered. Without one a bridge takes the lowest of its ports', and
+/// changes it whenever that port goes: then every instance sends to an address that is gone, until its neighbour entry
+/// for the gateway expires, seconds later.
+const BRIDGE_MAC: [u8; 6] = [0x02, b'h', b'o', b'b', 0x00, 0x01];
+
 /// Loopback has this index in every network namespace.
 pub const LOOPBACK: u32 = 1;
 
@@ -83,13 +88,14 @@ impl Netlink {
         };
         Ok(links.filter_map(name).collect())
     }
-
+    /// Makes a bridge whose hardware address stays, whatever is plugged in.
     pub fn add_bridge(&mut self, name: &str) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
         message
             .attributes
             .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+        message.attributes.push(LinkAttribute::Address(BRIDGE_MAC.to_vec()));
         self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
@@ -192,6 +198,23 @@ impl Netlink {
 
     /// Addresses of all devices here, as the networks they are in.
     pub fn addresses(&mut self) -> io::Result<Vec<Subnet>> {
+        let addresses = self.address_messages()?;
+        let networks = addresses
+            .into_iter()
+            .filter_map(|(address, prefix_len)| Subnet::new(address, prefix_len).ok());
+        Ok(networks.collect())
+    }
+
+    /// Addresses of all devices here, as such.
+    pub fn host_addresses(&mut self) -> io::Result<Vec<Ipv4Addr>> {
+        Ok(self
+            .address_messages()?
+            .into_iter()
+            .map(|(address, _)| address)
+            .collect())
+    }
+
+    fn address_messages(&mut self) -> io::Result<Vec<(Ipv4Addr, u8)>> {
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet;
         let answers = self.ask(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
@@ -199,14 +222,15 @@ impl Netlink {
             RouteNetlinkMessage::NewAddress(address) => Some(address),
             _ => None,
         });
-        let network = |message: AddressMessage| {
+        // On a point-to-point device the other attribute is the other end.
+        let own = |message: AddressMessage| {
             let prefix_len = message.header.prefix_len;
             message.attributes.into_iter().find_map(|attribute| match attribute {
-                AddressAttribute::Address(IpAddr::V4(address)) => Subnet::new(address, prefix_len).ok(),
+                AddressAttribute::Local(IpAddr::V4(address)) => Some((address, prefix_len)),
                 _ => None,
             })
         };
-        Ok(addresses.filter_map(network).collect())
+        Ok(addresses.filter_map(own).collect())
     }
 
     fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
