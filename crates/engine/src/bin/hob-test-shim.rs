@@ -1,5 +1,6 @@
-//! What this crate's tests run in processes of their own: `shim …`, the role that in the product belongs to `hob`, and
-//! `ordinary-user UID DIR SCRIPT`, which runs a script in a container without being root.
+//! What this crate's tests run in processes of their own: the shim (a role of `hob` in the product);
+//! `ordinary-user UID DIR SCRIPT`, which runs a script in a container without being root; and `starter DIR NETWORK`,
+//! which starts the instances that it reads from standard input and waits to be killed.
 
 use std::ffi::OsString;
 use std::io::Error;
@@ -12,17 +13,41 @@ use images::{ImageStore, Limits, PackRequest};
 
 fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if args.first().is_some_and(|role| role == "ordinary-user") {
-        args.remove(0);
-        return match ordinary_user(args) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
-        };
+    let role = match args.first().and_then(|role| role.to_str()) {
+        Some("ordinary-user") => ordinary_user,
+        Some("starter") => starter,
+        _ => return shim_main(args),
+    };
+    args.remove(0);
+    match role(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
     }
-    shim_main(args)
+}
+
+fn starter(args: Vec<OsString>) -> Result<(), Box<dyn std::error::Error>> {
+    let [dir, network] = <[OsString; 2]>::try_from(args).map_err(|_| "usage: starter DIR NETWORK")?;
+    let specs: Vec<InstanceSpec> = serde_json::from_reader(std::io::stdin().lock())?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let images = ImageStore::open(std::path::Path::new(&dir).join("images"), Limits::default())?;
+        let engine = Embedded::open(Config {
+            data_dir: dir.into(),
+            images,
+            shim_command: vec!["/proc/self/exe".into()],
+            instance_network: network.to_str().ok_or("NETWORK")?.parse()?,
+        })
+        .await?;
+        println!("open");
+        for spec in specs {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.start(&spec).await });
+        }
+        std::future::pending().await
+    })
 }
 
 fn ordinary_user(args: Vec<OsString>) -> Result<(), Box<dyn std::error::Error>> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::{Engine, Phase};
+use engine::{Engine, InstanceSpec, Phase};
 
 use crate::common::{World, can_run, eventually};
 
@@ -225,4 +225,84 @@ async fn a_shim_whose_order_was_cut_off_takes_nothing_on() {
     world.engine.start(&spec).await.expect("started");
     assert_eq!(world.exited(spec.id).await.code, Some(0));
     world.close().await;
+}
+
+/// The control plane as a process of its own, killed at one moment after the other while it starts instances.
+#[tokio::test(flavor = "multi_thread")]
+async fn whenever_the_control_plane_is_killed_the_next_one_has_each_instance_once() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|_| {}).await;
+    let World {
+        engine,
+        images,
+        subnet,
+        dir,
+    } = world;
+    drop(engine);
+    for delay_ms in [0, 2, 4, 6, 8, 10, 13, 16, 20, 25, 30, 40] {
+        let specs: Vec<InstanceSpec> = (0..6)
+            .map(|_| InstanceSpec {
+                command: Some(vec!["sleep".into(), "1000".into()]),
+                ..crate::common::spec(&image)
+            })
+            .collect();
+        let mut starter = std::process::Command::new(env!("CARGO_BIN_EXE_hob-test-shim"));
+        starter.arg("starter").arg(dir.path()).arg(subnet.to_string());
+        starter
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped());
+        let mut starter = starter.spawn().expect("a starter");
+        let order = serde_json::to_vec(&specs).expect("JSON");
+        std::io::Write::write_all(&mut starter.stdin.take().expect("a pipe"), &order).expect("written");
+        let mut opened = [0; 5];
+        std::io::Read::read_exact(starter.stdout.as_mut().expect("a pipe"), &mut opened).expect("opened");
+        // The moment is what the test is about, so it waits for time here.
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        starter.kill().expect("killed");
+        starter.wait().expect("reaped");
+
+        let world = World {
+            engine: crate::common::open(dir.path(), &images, subnet).await,
+            images: images.clone(),
+            subnet,
+            dir: tempfile::TempDir::new().expect("unused"),
+        };
+        for spec in &specs {
+            eventually("it is started", || async { world.engine.start(spec).await.ok() }).await;
+        }
+        let mut addresses = std::collections::HashSet::new();
+        for spec in &specs {
+            addresses.extend(world.running(spec.id).await.address);
+        }
+        assert_eq!(addresses.len(), specs.len());
+        assert_eq!(world.engine.list().await.expect("a list").len(), specs.len());
+        assert_eq!(shims_of(dir.path()), specs.len(), "after {delay_ms} ms");
+        for spec in &specs {
+            world.engine.stop(spec.id, Duration::ZERO).await.expect("stopped");
+            world.engine.remove(spec.id).await.expect("removed");
+        }
+    }
+    let world = World {
+        engine: crate::common::open(dir.path(), &images, subnet).await,
+        images,
+        subnet,
+        dir,
+    };
+    world.close().await;
+}
+
+/// Shims that live, as the machine sees it.
+fn shims_of(dir: &std::path::Path) -> usize {
+    let processes = std::fs::read_dir("/proc").expect("proc").flatten();
+    let wanted = dir.display().to_string();
+    processes
+        .filter(|entry| {
+            let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+            let is_shim = read("comm").starts_with(b"hob-shim");
+            is_shim && String::from_utf8_lossy(&read("cmdline")).contains(&wanted)
+        })
+        .count()
 }
