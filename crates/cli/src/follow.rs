@@ -11,6 +11,7 @@ use crate::find::Found;
 use crate::model::{self, Rollout};
 use crate::progress;
 use crate::session::Session;
+use crate::text;
 
 /// A server that is away for so long is given up. Restarts take seconds.
 const ABSENCE_MAX: Duration = Duration::from_secs(60);
@@ -61,7 +62,7 @@ impl Session<'_> {
                 rollout.version,
                 progress::states(&rollout)
             );
-            bar.set_prefix(head);
+            bar.set_prefix(text::printable(&head));
             bar.set_message(progress::reason(&rollout));
             if self.screen.is_json() {
                 self.screen.document(&document)?;
@@ -110,6 +111,12 @@ impl Watch {
                     return Ok(document);
                 }
                 self.lines = None;
+                if self.heard.elapsed() >= ABSENCE_MAX {
+                    return Err(
+                        Trouble::new(Outcome::Refused, "the server answers and says nothing of the rollout")
+                            .advise("`hob status` may say more; the rollout goes on"),
+                    );
+                }
                 sleep(RECONNECT_PAUSE).await;
             }
             match session.client.lines(&self.target).await {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::environment::Environment;
 use crate::error::{Result, Trouble};
+use crate::text;
 
 /// How often a live display moves.
 const TICK: Duration = Duration::from_millis(120);
@@ -56,9 +57,9 @@ impl Screen {
         self.is_live
     }
 
-    /// A part of the result, for people.
+    /// A part of the result, for people. Whatever others have put into it cannot play with the terminal.
     pub(crate) fn line(&mut self, text: impl AsRef<str>) -> Result<()> {
-        written(writeln!(self.out, "{}", text.as_ref()))
+        written(writeln!(self.out, "{}", text::printable_lines(text.as_ref())))
     }
 
     /// A part of the result as it is.
@@ -89,7 +90,7 @@ impl Screen {
     pub(crate) fn remark(&mut self, text: impl AsRef<str>) {
         if !self.is_json {
             // Remarks are no result: where they cannot be shown, nothing is lost.
-            let _ = writeln!(self.err, "{}", text.as_ref());
+            let _ = writeln!(self.err, "{}", text::printable_lines(text.as_ref()));
         }
     }
 
@@ -98,12 +99,13 @@ impl Screen {
         if trouble.silent {
             return;
         }
+        let message = text::printable_lines(&trouble.message);
         let _ = if self.is_json {
             writeln!(self.err, "{}", trouble.document())
         } else if trouble.advice.is_empty() {
-            writeln!(self.err, "error: {}", trouble.message)
+            writeln!(self.err, "error: {message}")
         } else {
-            writeln!(self.err, "error: {}\n{}", trouble.message, indent(&trouble.advice))
+            writeln!(self.err, "error: {message}\n{}", indent(&trouble.advice))
         };
         let _ = self.err.flush();
     }
