@@ -163,7 +163,7 @@ impl Session<'_> {
         let archive = Archive::open(&source)?;
         let name = name.map(|name| name.to_string());
         let pairs: Vec<(&str, &str)> = name.iter().map(|name| ("name", name.as_str())).collect();
-        let attempt = format!("cannot import {}", source.display());
+        let attempt = format!("cannot import {}", archive.name());
         let images = self
             .send_image(&pairs, archive.bytes(), move |out| archive.write(out))
             .await;
@@ -287,6 +287,14 @@ impl Archive {
         Ok(Archive::Directory(source.to_owned()))
     }
 
+    /// For messages.
+    fn name(&self) -> String {
+        match self {
+            Archive::File { path, .. } | Archive::Directory(path) => path.display().to_string(),
+            Archive::Input => "standard input".to_owned(),
+        }
+    }
+
     fn bytes(&self) -> Option<u64> {
         match self {
             Archive::File { bytes, .. } => Some(*bytes),
@@ -295,17 +303,17 @@ impl Archive {
     }
 
     fn write(self, out: &mut dyn Write) -> Result<()> {
-        let (written, shown) = match self {
-            Archive::File { file, path, .. } => (copy(file, out), path.display().to_string()),
-            Archive::Input => (copy(io::stdin().lock(), out), "standard input".to_owned()),
+        let name = self.name();
+        let written = match self {
+            Archive::File { file, .. } => copy(file, out),
+            Archive::Input => copy(io::stdin().lock(), out),
             Archive::Directory(path) => {
                 let mut tar = tar::Builder::new(out);
                 tar.follow_symlinks(false);
-                let written = tar.append_dir_all("", &path).and_then(|()| tar.finish());
-                (written, path.display().to_string())
+                tar.append_dir_all("", &path).and_then(|()| tar.finish())
             }
         };
-        written.map_err(|error| Trouble::failed(format!("cannot send {shown}: {error}")))
+        written.map_err(|error| Trouble::failed(format!("cannot send {name}: {error}")))
     }
 }
 
