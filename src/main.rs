@@ -11,7 +11,13 @@ use config::{Host, UpArgs};
 
 /// Deploys containers on your own machine with zero failed requests.
 #[derive(Parser)]
-#[command(name = "hob", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "hob",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 struct Hob {
     #[command(subcommand)]
     role: Role,
@@ -51,11 +57,18 @@ fn client(command: cli::ClientCommand) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(cli::run(command, cli::Environment::of_process(), Hob::command()))
+    let code = runtime.block_on(cli::run(command, cli::Environment::of_process(), Hob::command()));
+    // A read of standard input that nobody needs any more must not hold up the end.
+    runtime.shutdown_background();
+    code
 }
 
 fn host() -> Host {
-    let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(std::path::PathBuf::from);
+    let var = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(std::path::PathBuf::from)
+    };
     let uid = nix::unistd::geteuid();
     Host {
         is_root: uid.is_root(),

@@ -110,7 +110,7 @@ async fn serve(config: Config, host: &Host) -> Result<()> {
         edge: edge.clone(),
     });
     let (stop, stopping) = watch::channel(false);
-    let api = api_state(&config, store.clone(), platform, operator.id, stopping.clone());
+    let api = api_state(&config, store.clone(), platform, &edge, operator.id, stopping.clone());
     let claim = if first_start {
         Some(api::claim::issue(&api).await.map_err(told)?)
     } else {
@@ -256,6 +256,7 @@ fn api_state(
     config: &Config,
     store: Store,
     platform: Arc<Platform>,
+    edge: &EdgeLink,
     operator: domain::AccountId,
     stopping: watch::Receiver<bool>,
 ) -> ApiState {
@@ -263,6 +264,11 @@ fn api_state(
     if !config.rate_limits {
         settings.rate_limits = None;
     }
+    settings.edge = Some(api::EdgeAddress {
+        base_domain: config.base_domain.clone(),
+        http_port: Some(edge.public().unwrap_or(config.edge_http).port()),
+        https_port: None,
+    });
     ApiState::new(store, platform, Arc::new(now_us), operator, settings, stopping)
 }
 

@@ -35,6 +35,6 @@ pub use metrics::Metrics;
 pub use router::router;
 pub use runtime::{Health, ImageArchive, ImageInfo, LiveInstance, Runtime};
 pub use serve::{Shutdown, SocketError, serve, serve_unix};
-pub use state::{ApiState, Settings};
+pub use state::{ApiState, EdgeAddress, Settings};
 pub use streams::Streams;
 pub use throttle::{RateLimits, Throttle};

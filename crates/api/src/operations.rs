@@ -81,6 +81,7 @@ async fn landing(State(api): State<ApiState>, headers: HeaderMap) -> Response {
     Json(json!({
         "name": "hob",
         "version": api.settings.version,
+        "edge": api.settings.edge,
         "links": { "api": link("/api/"), "health": link("/healthz"), "ready": link("/readyz"), "metrics": link("/metrics") },
     }))
     .into_response()

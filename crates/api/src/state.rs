@@ -35,6 +35,16 @@ pub struct Settings {
     pub image_upload_bytes_max: u64,
     /// For `/local/status` and the landing page.
     pub version: String,
+    /// Where users' traffic comes in, for clients that show a service's address.
+    pub edge: Option<EdgeAddress>,
+}
+
+/// How a service without a route of its own is reached: `http://NAME.base_domain:http_port`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct EdgeAddress {
+    pub base_domain: String,
+    pub http_port: Option<u16>,
+    pub https_port: Option<u16>,
 }
 
 impl Settings {
@@ -46,6 +56,7 @@ impl Settings {
             rate_limits: Some(RateLimits::default()),
             image_upload_bytes_max: limits::IMAGE_UPLOAD_BYTES_MAX,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            edge: None,
         }
     }
 }

@@ -119,7 +119,8 @@ fn success(rollout: &Rollout, urls: &[String]) -> String {
     lines.extend(urls.iter().map(|url| format!("  {url}")));
     let receipt = &rollout.receipt;
     let requests = match (receipt.ok, receipt.failed()) {
-        (0, 0) => "no requests meanwhile".to_owned(),
+        // The edge reports about once a second: a quick rollout is over before its first requests are known.
+        (0, 0) => format!("`hob history {}` counts its requests", rollout.name),
         (ok, failed) => format!("{} ok, {failed} failed", text::count(ok, "request")),
     };
     lines.push(format!("  took {}; {requests}", text::duration(rollout.elapsed_ms)));
