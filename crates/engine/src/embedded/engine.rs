@@ -12,9 +12,9 @@ use domain::spec::CheckKind;
 use domain::{HealthCheck, InstanceId};
 use images::{Digest, ImageError, Prepared, WhiteoutForm};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::home::{Durability, Home, Record, replace};
+use super::home::{Durability, Home, Record, Running, replace};
 use super::instance::{self, State, now_us};
 use super::launch::{LaunchOrder, RootSource};
 use super::process::{PidFd, descendants, handles_signal};
@@ -25,6 +25,8 @@ use crate::{
 
 /// How long a killed container and its shim may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time that a program is given to end.
+const GRACE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of mount options that overlayfs gets: a page, less some for what is not counted here.
 const OVERLAY_OPTIONS_MAX: usize = 3900;
 
@@ -231,21 +233,14 @@ impl Embedded {
             State::Alive(shim) => shim,
         };
         bump(&self.inner.changes);
-        let init = match &snapshot.running {
-            Some(running) => running.init.open()?,
-            None => None,
+        let deadline = Instant::now() + grace.min(GRACE_MAX);
+        let running = match snapshot.running {
+            Some(running) => Some(running),
+            None => self.running_by(deadline, &home, &shim).await?,
         };
-        match init {
-            Some(init) => {
-                end_program(
-                    init,
-                    snapshot.running.map_or(0, |running| running.init.pid),
-                    &snapshot.record,
-                    grace,
-                )
-                .await?
-            }
-            // It does not run yet, so there is nobody to ask.
+        match running {
+            Some(running) => end_program(&running, snapshot.record.stop_signal, deadline).await?,
+            // It still does not run, so there is nobody to ask.
             None => shim.signal(libc::SIGKILL)?,
         }
         if !gone_within(&shim, KILL_LIMIT).await? {
@@ -253,6 +248,24 @@ impl Embedded {
             gone_within(&shim, KILL_LIMIT).await?;
         }
         self.settle(id).await
+    }
+
+    /// The program, once its shim says that it runs. `None` when the shim has ended or the time is over.
+    async fn running_by(&self, deadline: Instant, home: &Home, shim: &PidFd) -> io::Result<Option<Running>> {
+        let mut changes = self.inner.changes.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let home = home.clone();
+            let running = blocking(move || home.running()).await?;
+            let waited = match running {
+                Some(_) => return Ok(running),
+                None if shim.wait(Duration::ZERO)? => return Ok(None),
+                None => timeout_at(deadline, changes.changed()).await,
+            };
+            if !matches!(waited, Ok(Ok(()))) {
+                return Ok(None);
+            }
+        }
     }
 
     async fn settle(&self, id: InstanceId) -> io::Result<()> {
@@ -452,17 +465,21 @@ impl Inner {
 ///
 /// A first process that does nothing about the signal never gets it from the kernel. Mostly it is a shell that waits
 /// for the program proper, so that is asked in its place; where there is none, there is nothing to wait for.
-async fn end_program(init: PidFd, pid: i32, record: &Record, grace: Duration) -> io::Result<()> {
-    let asked = if handles_signal(pid, record.stop_signal) {
-        vec![init.signal(record.stop_signal)]
+async fn end_program(running: &Running, stop_signal: i32, deadline: Instant) -> io::Result<()> {
+    let Some(init) = running.init.open()? else {
+        return Ok(());
+    };
+    let pid = running.init.pid;
+    let asked = if handles_signal(pid, stop_signal) {
+        vec![init.signal(stop_signal)]
     } else {
         descendants(pid)
             .iter()
-            .map(|process| process.signal(record.stop_signal))
+            .map(|process| process.signal(stop_signal))
             .collect()
     };
     let somebody_was = asked.iter().any(Result::is_ok);
-    if somebody_was && gone_within(&init, grace).await? {
+    if somebody_was && gone_within(&init, deadline.saturating_duration_since(Instant::now())).await? {
         return Ok(());
     }
     // Killing the first process of a PID namespace kills all of it.

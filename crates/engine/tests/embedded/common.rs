@@ -36,7 +36,31 @@ pub struct World {
     pub engine: Embedded,
     pub images: ImageStore,
     pub subnet: Subnet,
-    pub dir: TempDir,
+    pub dir: DataDir,
+}
+
+/// A directory that nothing outlives: a test that fails does not get to [`World::close`].
+pub struct DataDir(TempDir);
+
+impl DataDir {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        let path = self.path().display().to_string();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let command_line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let is_shim = String::from_utf8_lossy(&command_line).contains(&format!("{path}/instances/"));
+            if let (Some(pid), true) = (pid, is_shim) {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+        let _ = nix::mount::umount2(&self.path().join("net/ns"), nix::mount::MntFlags::MNT_DETACH);
+    }
 }
 
 /// Every world of one test process gets a range of its own, and processes differ by id.
@@ -54,6 +78,7 @@ impl World {
     }
 
     pub async fn on(dir: TempDir) -> World {
+        let dir = DataDir(dir);
         let images = ImageStore::open(dir.path().join("images"), Limits::default()).expect("an image store");
         let subnet = subnet();
         let engine = open(dir.path(), &images, subnet).await;
@@ -169,7 +194,7 @@ impl World {
     }
 
     /// Stops and removes everything. Every test ends with it.
-    pub async fn close(self) -> TempDir {
+    pub async fn close(self) -> DataDir {
         for status in self.engine.list().await.expect("a list") {
             self.engine.stop(status.id, Duration::ZERO).await.expect("stopped");
             self.engine.remove(status.id).await.expect("removed");

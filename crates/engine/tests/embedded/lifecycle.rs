@@ -203,9 +203,13 @@ async fn whatever_a_hostile_program_started_ends_with_it() {
         return;
     }
     let world = World::new().await;
-    let script =
-        "trap '' TERM HUP INT; (trap '' TERM HUP; sleep 1000) & (sleep 1001 &) ; echo up; while :; do sleep 1; done";
-    let id = world.run(script).await;
+    // A number that no other test process uses.
+    let orphan = format!("sleep {}", 1_000_000 + std::process::id());
+    let id = world
+        .run(&format!(
+            "trap '' TERM HUP INT; (trap '' TERM HUP; sleep 1000) & ({orphan} &) ; echo up; while :; do sleep 1; done"
+        ))
+        .await;
     world.said(id, "up").await;
     world
         .engine
@@ -214,7 +218,7 @@ async fn whatever_a_hostile_program_started_ends_with_it() {
         .expect("stopped");
     let exit = world.exited(id).await;
     assert_eq!((exit.signal, exit.asked), (Some(9), true));
-    assert_eq!(processes_named("sleep 1001"), 0);
+    assert_eq!(processes_named(&orphan), 0);
     world.close().await;
 }
 

@@ -62,6 +62,7 @@ async fn the_gateway_keeps_its_hardware_address_while_instances_come_and_go() {
         world.engine.remove(id).await.expect("goes");
         assert_eq!(hardware_address(), before, "one instance less");
     }
+    world.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

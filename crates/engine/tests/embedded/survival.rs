@@ -242,6 +242,7 @@ async fn whenever_the_control_plane_is_killed_the_next_one_has_each_instance_onc
         dir,
     } = world;
     drop(engine);
+    let mut dir = dir;
     for delay_ms in [0, 2, 4, 6, 8, 10, 13, 16, 20, 25, 30, 40] {
         let specs: Vec<InstanceSpec> = (0..6)
             .map(|_| InstanceSpec {
@@ -268,7 +269,7 @@ async fn whenever_the_control_plane_is_killed_the_next_one_has_each_instance_onc
             engine: crate::common::open(dir.path(), &images, subnet).await,
             images: images.clone(),
             subnet,
-            dir: tempfile::TempDir::new().expect("unused"),
+            dir,
         };
         for spec in &specs {
             eventually("it is started", || async { world.engine.start(spec).await.ok() }).await;
@@ -279,11 +280,12 @@ async fn whenever_the_control_plane_is_killed_the_next_one_has_each_instance_onc
         }
         assert_eq!(addresses.len(), specs.len());
         assert_eq!(world.engine.list().await.expect("a list").len(), specs.len());
-        assert_eq!(shims_of(dir.path()), specs.len(), "after {delay_ms} ms");
+        assert_eq!(shims_of(world.dir.path()), specs.len(), "after {delay_ms} ms");
         for spec in &specs {
             world.engine.stop(spec.id, Duration::ZERO).await.expect("stopped");
             world.engine.remove(spec.id).await.expect("removed");
         }
+        dir = world.dir;
     }
     let world = World {
         engine: crate::common::open(dir.path(), &images, subnet).await,
