@@ -1,5 +1,6 @@
 //! Reading and writing sealed values inside a transaction.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use domain::{DeploymentId, ProjectId, Result, SecretId, SecretItemId};
@@ -49,8 +50,8 @@ impl Store {
         let mut values = BTreeMap::new();
         for row in rows {
             let project: ProjectId = row.parse("project")?;
-            if !keys.contains_key(&project) {
-                keys.insert(project, self.data_key(tx, project).await?);
+            if let Entry::Vacant(unknown) = keys.entry(project) {
+                unknown.insert(self.data_key(tx, project).await?);
             }
             let value = open(&keys[&project], &row)?;
             values.insert(row.text("key")?, value.expose().to_owned());
