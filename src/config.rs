@@ -85,7 +85,6 @@ pub enum LogFormat {
 #[derive(Debug, Clone)]
 pub struct Host {
     pub is_root: bool,
-    pub uid: u32,
     pub stderr_is_terminal: bool,
     pub home: Option<PathBuf>,
     pub xdg_data_home: Option<PathBuf>,
@@ -229,7 +228,6 @@ mod tests {
     fn host() -> Host {
         Host {
             is_root: false,
-            uid: 1000,
             stderr_is_terminal: false,
             home: Some("/home/u".into()),
             xdg_data_home: None,

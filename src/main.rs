@@ -69,10 +69,8 @@ fn host() -> Host {
             .filter(|value| !value.is_empty())
             .map(std::path::PathBuf::from)
     };
-    let uid = nix::unistd::geteuid();
     Host {
-        is_root: uid.is_root(),
-        uid: uid.as_raw(),
+        is_root: nix::unistd::geteuid().is_root(),
         stderr_is_terminal: std::io::IsTerminal::is_terminal(&std::io::stderr()),
         home: var("HOME"),
         xdg_data_home: var("XDG_DATA_HOME"),

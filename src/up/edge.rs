@@ -34,7 +34,8 @@ pub struct EdgePlan {
     pub dir: PathBuf,
     pub program: PathBuf,
     pub listen: SocketAddr,
-    pub as_root: bool,
+    /// Whether the edge becomes nobody.
+    pub drops_privileges: bool,
     /// The instances' network namespace and the gateway's address in it.
     pub network: Option<(PathBuf, std::net::Ipv4Addr)>,
 }
@@ -72,7 +73,7 @@ impl EdgePlan {
                 netns,
                 gateway,
                 upstream_dns: name_servers(Path::new(RESOLV_CONF)),
-                user: self.as_root.then_some(NOBODY),
+                user: self.drops_privileges.then_some(NOBODY),
                 ..EdgeArgs::default()
             },
         }

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow};
 use api::ApiState;
 use domain::Error;
 use engine::Engine;
-use engine::embedded::Embedded;
+use engine::embedded::{Embedded, UserNamespace, enter_user_namespace_if_needed};
 use reconcile::{Live, Parts, Reconciler};
 use store::{OpenOptions, Store};
 use tokio::net::TcpListener;
@@ -46,13 +46,18 @@ pub fn run(args: UpArgs, host: &Host) -> ExitCode {
         }
     };
     start_logging(config.log_format);
+    // Before there is a second thread: the kernel lets no other process change its user namespace.
+    let user = enter_user_namespace_if_needed(&config.data_dir).unwrap_or_else(|error| {
+        tracing::warn!(%error, "no user namespace of one's own; what that means is said below");
+        UserNamespace::NotNeeded
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build();
     let outcome = runtime
         .context("no threads to work with")
-        .and_then(|runtime| runtime.block_on(serve(config, host)));
+        .and_then(|runtime| runtime.block_on(serve(config, user)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -74,8 +79,10 @@ fn start_logging(format: LogFormat) {
     }
 }
 
-async fn serve(config: Config, host: &Host) -> Result<()> {
-    let data_dir = DataDir::open(&config.data_dir, host.uid)?;
+async fn serve(config: Config, user: UserNamespace) -> Result<()> {
+    // In a user namespace we are root, and own as root what is ours outside.
+    let uid = nix::unistd::geteuid().as_raw();
+    let data_dir = DataDir::open(&config.data_dir, uid)?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!(
             "the API cannot listen on {}; stop what uses it or give another address with --listen",
@@ -87,7 +94,7 @@ async fn serve(config: Config, host: &Host) -> Result<()> {
     let operator = store.system().bootstrap().await.map_err(told)?;
     let images = open_images(&config, &data_dir).await?;
     let engine = Arc::new(open_engine(&config, images.clone()).await?);
-    let plan = edge_plan(&config, &data_dir, host, &engine)?;
+    let plan = edge_plan(&config, &data_dir, user, &engine)?;
     plan.check_listener()?;
     let edge = EdgeLink::start(&plan, store.clone());
     edge.connected(EDGE_PATIENCE).await?;
@@ -217,13 +224,17 @@ fn own_program() -> Result<PathBuf> {
     std::env::current_exe().context("this program's own file cannot be found; it starts others of its kind from it")
 }
 
-fn edge_plan(config: &Config, data_dir: &DataDir, host: &Host, engine: &Embedded) -> Result<EdgePlan> {
+fn edge_plan(config: &Config, data_dir: &DataDir, user: UserNamespace, engine: &Embedded) -> Result<EdgePlan> {
     let network = engine.network();
     Ok(EdgePlan {
         dir: data_dir.subdir("edge")?,
         program: own_program()?,
         listen: config.edge_http,
-        as_root: host.is_root,
+        // Becoming nobody takes a user besides root to become.
+        drops_privileges: match user {
+            UserNamespace::NotNeeded => nix::unistd::geteuid().is_root(),
+            UserNamespace::Entered { many_users, .. } => many_users,
+        },
         network: Some((network.enter_path().to_owned(), network.gateway())),
     })
 }
