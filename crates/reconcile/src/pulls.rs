@@ -87,7 +87,8 @@ impl Pulls {
             Some(Ok(digest)) => return PullState::Ready(digest.clone()),
             Some(Err(ObtainError::Permanent(why))) => return PullState::Failed(why.clone()),
             Some(Err(ObtainError::Transient(why))) if pull.tries >= TRIES_MAX => {
-                return PullState::Failed(format!("{why}; deploy again when that is mended"));
+                let image = &deployment.spec.image;
+                return PullState::Failed(format!("image {image}: {why}; deploy again when that is mended"));
             }
             Some(Err(ObtainError::Transient(why))) if pull.retry_at > now => {
                 return PullState::RetryAt(pull.retry_at, why.clone());
