@@ -115,6 +115,11 @@ impl Store {
         tx.end().await
     }
 
+    /// Whether no connection is in use and so no statement can be under way. A simulated clock may run ahead only then.
+    pub fn is_idle(&self) -> bool {
+        self.db.is_idle()
+    }
+
     async fn prove_root_key(&self) -> Result<()> {
         let mut tx = self.db.read().await?;
         let proof = tx.first(sql::SEAL_CHECK, args![]).await?;

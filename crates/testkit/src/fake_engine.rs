@@ -221,6 +221,11 @@ impl FakeEngine {
         self.settled().world.events.iter().cloned().collect()
     }
 
+    /// Those of [`FakeEngine::events`] after the first `seen` ones. Exact while none was forgotten.
+    pub fn events_after(&self, seen: usize) -> Vec<Event> {
+        self.settled().world.events.iter().skip(seen).cloned().collect()
+    }
+
     /// Calls of `op` so far, failed ones included.
     pub fn calls(&self, op: Op) -> u64 {
         self.lock().calls.get(&op).copied().unwrap_or(0)

@@ -49,6 +49,17 @@ impl Db {
         self.wake.subscribe()
     }
 
+    /// Whether every open connection is back in its pool.
+    pub(crate) fn is_idle(&self) -> bool {
+        match &self.pool {
+            Pool::Sqlite { writer, readers } => [writer, readers]
+                .iter()
+                .all(|pool| pool.num_idle() == pool.size() as usize),
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(pool) => pool.num_idle() == pool.size() as usize,
+        }
+    }
+
     /// A transaction that may write. Writers queue up: there is one at a time, on both engines, so that a check and
     /// the write that relies on it cannot be torn apart.
     pub(crate) async fn write(self: &Arc<Self>) -> domain::Result<Tx> {

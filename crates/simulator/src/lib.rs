@@ -1,0 +1,18 @@
+//! A seeded simulator of the control plane: the real reconciler, planner and store against a fake engine and a fake
+//! edge, under virtual time, with commands and faults that the seed decides.
+//!
+//! `docs/SIMULATOR.md` says what is simulated, which invariants are checked and how to replay a failure. A reading
+//! order: [`scenario`] (what a seed means), [`turns`] (why it is deterministic and sound), [`world`] (a run),
+//! [`book`] (what is checked).
+
+pub mod book;
+pub mod life;
+pub mod scenario;
+pub mod shrink;
+pub mod turns;
+pub mod wires;
+pub mod world;
+
+pub use scenario::Scenario;
+pub use wires::Mutant;
+pub use world::{Outcome, run};

@@ -1,0 +1,254 @@
+//! What one seed means: services, versions and their behaviour, commands and faults with their times.
+
+use std::time::Duration;
+
+use domain::{HealthCheck, RolloutOptions, Strategy, spec::CheckKind};
+use store::ServiceKind;
+use testkit::fake_engine::{Chaos, Fault, Op};
+use testkit::{Dice, Health, Script};
+
+/// Versions that each service can be told to run.
+pub const VERSIONS: u64 = 5;
+/// Instances that a service of the simulation wants at most; small numbers meet all the corners.
+const INSTANCES_MAX: u64 = 5;
+/// How long commands and faults go on.
+const ACTION: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    pub seed: u64,
+    pub services: Vec<Subject>,
+    /// In the order of their times.
+    pub events: Vec<Event>,
+}
+
+/// One service.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    pub name: String,
+    pub kind: ServiceKind,
+    pub instances: u32,
+    pub strategy: Strategy,
+    pub options: RolloutOptions,
+    pub health: HealthCheck,
+    /// Of its versions 1 to [`VERSIONS`].
+    pub scripts: Vec<Script>,
+}
+
+impl Subject {
+    pub fn image(&self, version: u64) -> String {
+        format!("{}:{version}", self.name)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub at: Duration,
+    pub what: What,
+}
+
+#[derive(Debug, Clone)]
+pub enum What {
+    // Commands; the first number is the service.
+    Image(usize, u64),
+    Scale(usize, u32),
+    ImageAndScale(usize, u64, u32),
+    Restart(usize),
+    Again(usize),
+    /// To the n-th of the deployments that can be gone back to.
+    Rollback(usize, u64),
+    Cancel(usize),
+    Delete(usize),
+    // Faults.
+    /// The control plane dies at its n-th next contact with the world, and comes back so much later.
+    Crash {
+        contacts: u32,
+        back_after: Duration,
+    },
+    /// It dies right after the n-th next effect on the engine, before it can learn of it.
+    CrashAfterEffect {
+        effects: u32,
+        back_after: Duration,
+    },
+    /// The n-th live instance dies.
+    Kill(u64),
+    /// The n-th instance is gone without a trace.
+    Vanish(u64),
+    EdgeDown,
+    EdgeUp,
+    LoseAcks(u32),
+    AckDelay(Duration),
+    Load(u64, Duration),
+    Chaos(Chaos),
+    EngineDown(bool),
+    FailNext(Op, Fault),
+    LoseChanges(u32),
+    /// Seconds by which the wall clock jumps.
+    ClockJump(i64),
+}
+
+impl Scenario {
+    pub fn of(seed: u64) -> Scenario {
+        let mut dice = Dice::new(seed ^ 0x51A1_0000_0000_0000);
+        let count = 1 + dice.below(3);
+        let services: Vec<Subject> = (0..count).map(|n| subject(n, &mut dice)).collect();
+        let mut events = Vec::new();
+        for _ in 0..2 + dice.below(9) {
+            let at = time(&mut dice);
+            let what = command(&services, &mut dice);
+            events.push(Event { at, what });
+        }
+        // Some seeds are calm: they show what must hold without any fault.
+        let faults = if dice.chance(150) { 0 } else { 1 + dice.below(9) };
+        for _ in 0..faults {
+            fault(&mut dice, &mut events);
+        }
+        events.sort_by_key(|event| event.at);
+        Scenario { seed, services, events }
+    }
+}
+
+fn time(dice: &mut Dice) -> Duration {
+    // Half of all actions come in a rush, so that they meet in the middle of each other.
+    let span = if dice.chance(500) {
+        Duration::from_secs(10)
+    } else {
+        ACTION
+    };
+    Duration::from_millis(dice.below(span.as_millis() as u64))
+}
+
+fn ms(dice: &mut Dice, most: u64) -> Duration {
+    Duration::from_millis(dice.below(most))
+}
+
+fn subject(n: u64, dice: &mut Dice) -> Subject {
+    let name = ["ant", "bee", "cat"][n as usize % 3].to_owned();
+    let worker = dice.chance(150);
+    let strategy = if dice.chance(200) {
+        Strategy::Recreate
+    } else {
+        Strategy::Rolling
+    };
+    let options = RolloutOptions {
+        max_in_flight: dice.chance(600).then(|| 1 + dice.below(4) as u32),
+        max_surge: dice.chance(500).then(|| dice.below(4) as u32),
+        max_unavailable: dice.below(3) as u32,
+        min_ready_ms: if dice.chance(400) { dice.below(5_000) } else { 0 },
+        drain_ms: dice.below(30_000),
+        stop_grace_ms: dice.below(10_000),
+        progress_deadline_ms: 10_000 + dice.below(110_000),
+        max_failures: 1 + dice.below(4) as u32,
+    };
+    let health = HealthCheck {
+        kind: if worker { CheckKind::Process } else { CheckKind::Tcp },
+        interval_ms: 500 + dice.below(9_500),
+        timeout_ms: 1_000,
+        healthy_after: 1 + dice.below(3) as u32,
+        unhealthy_after: 1 + dice.below(3) as u32,
+    };
+    let scripts = (0..VERSIONS).map(|_| script(dice)).collect();
+    Subject {
+        name,
+        kind: if worker {
+            ServiceKind::Worker
+        } else {
+            ServiceKind::Service
+        },
+        instances: 1 + dice.below(INSTANCES_MAX) as u32,
+        strategy,
+        options,
+        health,
+        scripts,
+    }
+}
+
+fn script(dice: &mut Dice) -> Script {
+    let (start, ready, stop) = (ms(dice, 2_000), ms(dice, 3_000), ms(dice, 4_000));
+    let script = Script::default().start_after(start).ready_after(ready).stop_after(stop);
+    match dice.below(20) {
+        0 => script.crash_at_start(3),
+        1 => script.crash_after(ms(dice, 20_000), 4),
+        2 => script.never_healthy(),
+        3 => script.health(Health::Flaps {
+            good: Duration::from_millis(1_000 + dice.below(40_000)),
+            bad: Duration::from_millis(500 + dice.below(20_000)),
+        }),
+        4 => script.health(Health::GoodUntil(ms(dice, 60_000))),
+        5 => script.refused("no such user: app"),
+        _ => script,
+    }
+}
+
+fn command(services: &[Subject], dice: &mut Dice) -> What {
+    let of = dice.below(services.len() as u64) as usize;
+    let version = 1 + dice.below(VERSIONS);
+    let instances = 1 + dice.below(INSTANCES_MAX) as u32;
+    match dice.below(20) {
+        0..8 => What::Image(of, version),
+        8..11 => What::Scale(of, instances),
+        11..13 => What::ImageAndScale(of, version, instances),
+        13 => What::Restart(of),
+        14 => What::Again(of),
+        15 | 16 => What::Rollback(of, dice.below(10)),
+        17 | 18 => What::Cancel(of),
+        _ => What::Delete(of),
+    }
+}
+
+fn fault(dice: &mut Dice, events: &mut Vec<Event>) {
+    let at = time(dice);
+    let later = at + ms(dice, 15_000);
+    let back_after = if dice.chance(500) {
+        Duration::ZERO
+    } else {
+        ms(dice, 20_000)
+    };
+    let mut add = |at, what| events.push(Event { at, what });
+    match dice.below(16) {
+        0..3 => {
+            let contacts = 1 + dice.below(40) as u32;
+            add(at, What::Crash { contacts, back_after });
+        }
+        3 | 4 => {
+            let effects = 1 + dice.below(4) as u32;
+            add(at, What::CrashAfterEffect { effects, back_after });
+        }
+        5 => add(at, What::Kill(dice.below(20))),
+        6 => add(at, What::Vanish(dice.below(20))),
+        7 => {
+            add(at, What::EdgeDown);
+            add(later, What::EdgeUp);
+        }
+        8 => add(at, What::LoseAcks(1 + dice.below(3) as u32)),
+        9 => add(at, What::AckDelay(ms(dice, 3_000))),
+        10 => add(at, What::Load(1 + dice.below(3), ms(dice, 40_000))),
+        11 => {
+            let chaos = Chaos {
+                transient: dice.below(200) as u16,
+                times_out_undone: dice.below(50) as u16,
+                times_out_done: dice.below(50) as u16,
+                slow: dice.below(200) as u16,
+                lost_change: dice.below(200) as u16,
+            };
+            add(at, What::Chaos(chaos));
+            add(later, What::Chaos(Chaos::default()));
+        }
+        12 => {
+            add(at, What::EngineDown(true));
+            add(later, What::EngineDown(false));
+        }
+        13 => {
+            let op = [Op::Start, Op::Stop, Op::Remove, Op::List][dice.below(4) as usize];
+            let fault = match dice.below(4) {
+                0 => Fault::Transient,
+                1 => Fault::TimesOutUndone,
+                2 => Fault::TimesOutDone,
+                _ => Fault::Slow(ms(dice, 5_000)),
+            };
+            add(at, What::FailNext(op, fault));
+        }
+        14 => add(at, What::LoseChanges(1 + dice.below(5) as u32)),
+        _ => add(at, What::ClockJump(dice.below(7_200) as i64 - 3_600)),
+    }
+}

@@ -1,0 +1,284 @@
+//! The reconciler's ends of engine, edge and image store: every call takes its turn, is written down and checked, and
+//! dies with the life that made it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::routing::{EdgeView, RoutingTable};
+use domain::{HealthCheck, InstanceId};
+use engine::{Engine, EngineError, Finding, InstanceSpec, InstanceStatus, LogChunk, LogCursor, ProbeFailure};
+use reconcile::{EdgePort, ImageSource, ObtainError};
+use testkit::{FakeEdge, FakeEngine};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::book::{Book, label};
+use crate::life::Life;
+use crate::turns::{Class, Key, Turns};
+
+/// A known bug, put in on purpose: each must be found (`tests/mutants.rs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// The edge acknowledges tables that it has not applied.
+    AckBeforeApply,
+    /// The edge does not say what is still in flight.
+    HideBusy,
+    /// Health checks pass whatever is seen.
+    BlindProbe,
+    /// The engine says that it stopped, and did not.
+    StopDoesNothing,
+    /// The engine says that it removed, and did not.
+    RemoveDoesNothing,
+    /// Listings leave out the newest instance.
+    PartialListing,
+    /// The first table of a control plane is empty.
+    EmptyFirstTable,
+    /// A new control plane begins with the first epoch.
+    EpochsBeginAnew,
+    /// Every third target has the address of nobody.
+    WrongAddress,
+    /// Every start starts two.
+    StartsTwo,
+    /// Tables never reach the edge after the fifth one.
+    EdgeGoesDeaf,
+    /// Changes of the engine wake nobody, and nobody looks.
+    ListsNothingNew,
+}
+
+/// What the ends share.
+#[derive(Clone)]
+pub struct Ends {
+    pub life: Life,
+    pub turns: Turns,
+    pub book: Book,
+    pub mutant: Option<Mutant>,
+}
+
+impl Ends {
+    async fn turn(&self, what: u8, subject: u128) {
+        let key = Key {
+            class: Class::Effect,
+            life: self.life.number,
+            what,
+            subject,
+        };
+        self.life.while_alive(self.turns.turn(key)).await;
+    }
+}
+
+pub struct SimEngine {
+    pub ends: Ends,
+    pub engine: FakeEngine,
+}
+
+impl SimEngine {
+    /// One effect: waits for its turn, happens, and may be the last thing that this life does.
+    async fn effect(
+        &self,
+        order: u8,
+        what: &str,
+        id: InstanceId,
+        call: impl Future<Output = Result<(), EngineError>>,
+    ) -> Result<(), EngineError> {
+        let Ends { life, book, .. } = &self.ends;
+        self.ends.turn(order, id.0.as_u128()).await;
+        book.effect(life.number, what, id, life.listed.load(Ordering::Relaxed));
+        let done = life.while_alive(call).await;
+        life.effect(&format!("{what} {}", label(id)));
+        self.ends.turn(order, id.0.as_u128()).await;
+        if let Err(error) = &done {
+            book.say(format!("[{}] {what} {} failed: {error}", life.number, label(id)));
+        }
+        done
+    }
+}
+
+#[async_trait]
+impl Engine for SimEngine {
+    async fn start(&self, spec: &InstanceSpec) -> Result<(), EngineError> {
+        if self.ends.mutant == Some(Mutant::StartsTwo) {
+            let twin = InstanceSpec {
+                id: InstanceId(Uuid::from_u128(spec.id.0.as_u128() ^ (1 << 64))),
+                ..spec.clone()
+            };
+            self.engine.start(&twin).await?;
+        }
+        self.effect(1, "start", spec.id, self.engine.start(spec)).await
+    }
+
+    async fn stop(&self, id: InstanceId, grace: Duration) -> Result<(), EngineError> {
+        if self.ends.mutant == Some(Mutant::StopDoesNothing) {
+            return self.effect(2, "stop", id, async { Ok(()) }).await;
+        }
+        self.effect(2, "stop", id, self.engine.stop(id, grace)).await
+    }
+
+    async fn remove(&self, id: InstanceId) -> Result<(), EngineError> {
+        if self.ends.mutant == Some(Mutant::RemoveDoesNothing) {
+            return self.effect(3, "remove", id, async { Ok(()) }).await;
+        }
+        self.effect(3, "remove", id, self.engine.remove(id)).await
+    }
+
+    async fn list(&self) -> Result<Vec<InstanceStatus>, EngineError> {
+        let Ends { life, book, .. } = &self.ends;
+        life.contact("a listing");
+        self.ends.turn(4, 0).await;
+        let mut listing = life.while_alive(self.engine.list()).await;
+        match &mut listing {
+            Ok(rows) => {
+                life.listed.store(true, Ordering::Relaxed);
+                book.listed(rows);
+                if self.ends.mutant == Some(Mutant::PartialListing) && rows.len() > 2 {
+                    rows.pop();
+                }
+            }
+            Err(error) => book.say(format!("[{}] list failed: {error}", life.number)),
+        }
+        listing
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        if self.ends.mutant == Some(Mutant::ListsNothingNew) {
+            let (silent, changes) = watch::channel(0);
+            // Kept open for ever, as a wire on which nothing comes.
+            std::mem::forget(silent);
+            return changes;
+        }
+        self.engine.changes()
+    }
+
+    async fn probe(&self, id: InstanceId, port: Option<u16>, check: &HealthCheck) -> Result<(), ProbeFailure> {
+        let Ends { life, book, .. } = &self.ends;
+        self.ends.turn(5, id.0.as_u128()).await;
+        let seen = life.while_alive(self.engine.probe(id, port, check)).await;
+        book.probed(life.number, id, seen.is_ok());
+        if self.ends.mutant == Some(Mutant::BlindProbe) {
+            return Ok(());
+        }
+        seen
+    }
+
+    async fn logs(
+        &self,
+        id: InstanceId,
+        cursor: Option<LogCursor>,
+        tail: usize,
+        max_bytes: usize,
+    ) -> Result<LogChunk, EngineError> {
+        self.engine.logs(id, cursor, tail, max_bytes).await
+    }
+
+    async fn diagnose(&self) -> Vec<Finding> {
+        self.engine.diagnose().await
+    }
+}
+
+pub struct SimEdge {
+    ends: Ends,
+    edge: FakeEdge,
+    view: watch::Sender<EdgeView>,
+    tables: AtomicU64,
+}
+
+impl SimEdge {
+    /// A new wire: it knows nothing of the edge until it is connected, `connects_after` from now.
+    pub fn connect(ends: Ends, edge: FakeEdge, connects_after: Duration) -> SimEdge {
+        let view = watch::Sender::new(EdgeView::default());
+        if connects_after.is_zero() {
+            view.send_replace(edge.view().borrow().clone());
+        }
+        tokio::spawn(mirror(ends.clone(), edge.clone(), view.clone(), connects_after));
+        SimEdge {
+            ends,
+            edge,
+            view,
+            tables: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Tells the control plane what the edge says, each time in its turn.
+async fn mirror(ends: Ends, edge: FakeEdge, view: watch::Sender<EdgeView>, connects_after: Duration) {
+    let mut said = edge.view();
+    let telling = async {
+        tokio::time::sleep(connects_after).await;
+        loop {
+            ends.turn(6, 0).await;
+            let mut newest = said.borrow_and_update().clone();
+            if ends.mutant == Some(Mutant::HideBusy) {
+                newest.busy.clear();
+            }
+            if ends.mutant == Some(Mutant::AckBeforeApply) {
+                newest.acked_epoch = newest.acked_epoch.max(view.borrow().acked_epoch);
+            }
+            view.send_if_modified(|known| std::mem::replace(known, newest.clone()) != newest);
+            if said.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    ends.life.while_alive(telling).await;
+}
+
+impl EdgePort for SimEdge {
+    fn publish(&self, mut table: RoutingTable) {
+        let Ends { life, book, mutant, .. } = &self.ends;
+        life.contact("a publication");
+        let nth = self.tables.fetch_add(1, Ordering::Relaxed);
+        match mutant {
+            Some(Mutant::EmptyFirstTable) if nth == 0 => {
+                table.services.iter_mut().for_each(|service| service.targets.clear());
+            }
+            Some(Mutant::EpochsBeginAnew) => table.epoch = nth + 1,
+            Some(Mutant::WrongAddress) => {
+                let targets = table.services.iter_mut().flat_map(|service| &mut service.targets);
+                targets
+                    .skip(2)
+                    .step_by(3)
+                    .for_each(|target| target.address = std::net::Ipv4Addr::BROADCAST.into());
+            }
+            Some(Mutant::AckBeforeApply) => self.view.send_modify(|view| view.acked_epoch = table.epoch),
+            Some(Mutant::EdgeGoesDeaf) if nth >= 5 => return,
+            _ => {}
+        }
+        book.published(&table);
+        self.edge.publish(table);
+        life.contact("the moment after a publication");
+    }
+
+    fn view(&self) -> watch::Receiver<EdgeView> {
+        self.view.subscribe()
+    }
+
+    fn close_busy(&self, instances: &[InstanceId]) {
+        self.ends.life.contact("a cut");
+        self.ends.book.cut(instances);
+        self.edge.close_busy(instances);
+    }
+}
+
+/// Every image exists; obtaining one takes a moment.
+pub struct SimImages {
+    pub ends: Ends,
+    pub takes: Duration,
+}
+
+#[async_trait]
+impl ImageSource for SimImages {
+    async fn obtain(
+        &self,
+        reference: &str,
+        digest: Option<&str>,
+        _progress: watch::Sender<String>,
+    ) -> Result<String, ObtainError> {
+        tokio::time::sleep(self.takes).await;
+        self.ends.turn(7, 0).await;
+        Ok(digest.map_or_else(|| digest_of(reference), str::to_owned))
+    }
+}
+
+pub fn digest_of(image: &str) -> String {
+    format!("sha256:{image}")
+}
