@@ -5,6 +5,7 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod tag;
 pub mod types;
 
 #[cfg(feature = "embedded")]

@@ -29,7 +29,6 @@ use tempfile::TempDir;
 
 pub use app::App;
 pub use client::{Cli, Instance};
-use leftovers::Leftovers;
 pub use processes::{Role, kill, terminate};
 pub use tail::LogTail;
 pub use wait::{eventually, eventually_some};
@@ -56,7 +55,6 @@ pub struct Hob {
     api: SocketAddr,
     edge: SocketAddr,
     key: String,
-    before: Leftovers,
     runtime: tokio::runtime::Runtime,
     scratch: TempDir,
     _turn: MutexGuard<'static, ()>,
@@ -149,7 +147,6 @@ impl Hob {
             api: free_address(),
             edge: free_address(),
             key: String::new(),
-            before: Leftovers::look(),
             runtime,
             scratch,
             _turn: turn,
@@ -393,7 +390,7 @@ impl Hob {
     }
 
     fn left(&self) -> Vec<String> {
-        let mut left = self.before.new_ones(&self.data_dir());
+        let mut left = leftovers::of(&self.data_dir());
         left.extend(processes::of_any(&self.binary).into_iter().map(processes::describe));
         left
     }

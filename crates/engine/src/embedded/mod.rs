@@ -41,6 +41,7 @@ use images::ImageStore;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::tag::tag_of;
 use home::{Home, private_dir};
 use host::Host;
 use instance::State;
@@ -297,20 +298,6 @@ impl Inner {
             _ => Ok(()),
         }
     }
-}
-
-/// Eight hexadecimal digits that tell one data directory from another: FNV-1a, so that it never changes.
-fn tag_of(data_dir: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let resolved = std::fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_owned());
-    let hash = resolved
-        .as_os_str()
-        .as_bytes()
-        .iter()
-        .fold(0x811c_9dc5u32, |hash, byte| {
-            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-        });
-    format!("{hash:08x}")
 }
 
 /// The directories of instances.

@@ -1,6 +1,5 @@
 //! What a platform that has ended must not leave on the machine.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,35 +8,22 @@ use super::processes;
 /// Deepest cgroup below the root of a hierarchy that is looked at.
 const CGROUP_DEPTH_MAX: usize = 4;
 
-/// Cgroups and network devices with the prefix `hob`, as seen at one moment.
-#[derive(Debug, Default)]
-pub(super) struct Leftovers {
-    seen: BTreeSet<String>,
-}
-
-impl Leftovers {
-    pub(super) fn look() -> Self {
-        let mut seen = BTreeSet::new();
-        for device in names(Path::new("/sys/class/net")) {
-            if device.starts_with("hob") {
-                seen.insert(format!("network device {device}"));
-            }
-        }
-        cgroups(Path::new("/sys/fs/cgroup"), CGROUP_DEPTH_MAX, &mut seen);
-        Leftovers { seen }
-    }
-
-    /// What is there now, was not before, or belongs to `data_dir`: one line each.
-    pub(super) fn new_ones(&self, data_dir: &Path) -> Vec<String> {
-        let mut new: Vec<String> = Leftovers::look().seen.difference(&self.seen).cloned().collect();
-        new.extend(
-            mounts("self", data_dir)
-                .into_iter()
-                .map(|at| format!("mount {}", at.display())),
-        );
-        new.extend(containers(data_dir).into_iter().map(processes::describe));
-        new
-    }
+/// Everything outside of `data_dir` that belongs to it, and mounts of it: one line each. Other platforms on this machine
+/// may come and go meanwhile; names carry the tag of their data directory.
+pub(super) fn of(data_dir: &Path) -> Vec<String> {
+    let tag = engine::tag::tag_of(data_dir);
+    let devices = names(Path::new("/sys/class/net"))
+        .into_iter()
+        .filter(|device| device.contains(&tag));
+    let mut found: Vec<String> = devices.map(|device| format!("network device {device}")).collect();
+    cgroups(Path::new("/sys/fs/cgroup"), &tag, CGROUP_DEPTH_MAX, &mut found);
+    found.extend(
+        mounts("self", data_dir)
+            .into_iter()
+            .map(|at| format!("mount {}", at.display())),
+    );
+    found.extend(containers(data_dir).into_iter().map(processes::describe));
+    found
 }
 
 /// Ends containers of `data_dir` and undoes its mounts, so that the directory can be removed.
@@ -72,7 +58,7 @@ fn mounts(pid: &str, data_dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn cgroups(directory: &Path, depth: usize, seen: &mut BTreeSet<String>) {
+fn cgroups(directory: &Path, tag: &str, depth: usize, found: &mut Vec<String>) {
     if depth == 0 {
         return;
     }
@@ -81,10 +67,10 @@ fn cgroups(directory: &Path, depth: usize, seen: &mut BTreeSet<String>) {
         if !path.is_dir() || path.is_symlink() {
             continue;
         }
-        if name.starts_with("hob") {
-            seen.insert(format!("cgroup {}", path.display()));
+        if name.contains(tag) {
+            found.push(format!("cgroup {}", path.display()));
         } else {
-            cgroups(&path, depth - 1, seen);
+            cgroups(&path, tag, depth - 1, found);
         }
     }
 }
