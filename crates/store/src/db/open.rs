@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Error, Result};
+use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::watch;
 
@@ -101,6 +102,9 @@ async fn file(path: &Path, create: bool) -> Result<Pool> {
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
+            // A full or failing disk makes SQLite roll back by itself; the driver's rollback then fails and it believes
+            // the transaction still open, for good. Such a connection is replaced.
+            .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))))
             .acquire_timeout(ACQUIRE_TIMEOUT)
     };
     let failed = |error| translate(error, "open").within(&format!("database {}", path.display()));
@@ -217,6 +221,11 @@ async fn postgres(url: &str, create: bool) -> Result<Pool> {
             ("idle_in_transaction_session_timeout", "60s"),
         ])
         .statement_cache_capacity(STATEMENT_CACHE);
+    // A pool would try in vain until its timeout and then only say that it timed out.
+    let first = sqlx::PgConnection::connect_with(&options)
+        .await
+        .map_err(|error| translate(error, "connect"))?;
+    first.close().await.map_err(|error| translate(error, "connect"))?;
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT);

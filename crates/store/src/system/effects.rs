@@ -50,6 +50,8 @@ impl System {
             let result = perform_all(&mut tx, *service, effects, &actor).await;
             match &result {
                 Ok(()) => tx.keep(savepoint).await?,
+                // The engine may have rolled everything back by itself (a full disk): there is no savepoint any more.
+                Err(error) if matches!(error.kind, Kind::Unavailable(_)) => return Err(error.clone()),
                 Err(_) => tx.undo(savepoint).await?,
             }
             results.push(result);

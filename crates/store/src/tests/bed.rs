@@ -21,6 +21,7 @@ macro_rules! both {
     ($($(#[$doc:meta])* async fn $name:ident($world:ident: World) $body:block)+) => {$(
         $(#[$doc])*
         mod $name {
+            #[allow(unused_imports, reason = "a body may need nothing of its file")]
             use super::*;
 
             async fn test($world: $crate::tests::World) $body

@@ -419,7 +419,7 @@ async fn table(world: &World, sql: &'static str) -> Vec<String> {
     lines
 }
 
-async fn check(world: &World) {
+pub(super) async fn check(world: &World) {
     let kept = table(
         world,
         "select owner, kind, n from counter where n <> 0 and kind not like 'outcome%'",

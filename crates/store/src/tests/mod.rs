@@ -2,6 +2,8 @@
 
 mod bed;
 mod counters;
+mod crash;
+mod opening;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod reconcilers;
