@@ -15,6 +15,9 @@ pub const ROOT: &str = "/sys/fs/cgroup";
 /// Rounds of killing what is in a group until nothing is; a fork bomb needs more than one.
 const KILL_ROUNDS: u32 = 50;
 
+const REMOVE_TRIES: u32 = 100;
+const REMOVE_PAUSE: Duration = Duration::from_millis(5);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     V2,
@@ -185,10 +188,17 @@ pub fn kill(group: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the group. One that still has members stays, and shows in `hob doctor`.
+/// Removes the group. What was killed may be in it for another moment; a group that has members after that stays, and
+/// shows in `hob doctor`.
 pub fn remove(group: &Path) {
     for hierarchy in hierarchies() {
-        let _ = fs::remove_dir(hierarchy.join(relative(group)));
+        let dir = hierarchy.join(relative(group));
+        for _ in 0..REMOVE_TRIES {
+            match fs::remove_dir(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(REMOVE_PAUSE),
+                _ => break,
+            }
+        }
     }
 }
 

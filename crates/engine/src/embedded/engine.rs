@@ -148,7 +148,7 @@ impl Embedded {
         let root = self.inner.root_source(&prepared, &home);
         let inner = self.inner.clone();
         let address = blocking(move || inner.take_address()).await;
-        let address = address.map_err(|error| EngineError::Transient(error.to_string()))?;
+        let address = address.map_err(|error| about(spec.id, "gets no address", &error))?;
         let record = Record {
             id: spec.id,
             service_name: spec.service_name.clone(),
@@ -533,5 +533,11 @@ fn image_error(error: ImageError) -> EngineError {
 }
 
 fn about(id: InstanceId, what: &str, error: &io::Error) -> EngineError {
-    EngineError::Transient(format!("the instance {id} {what}: {error}"))
+    let advice = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; the data directory's disk is full: free some space"
+        }
+        _ => "",
+    };
+    EngineError::Transient(format!("the instance {id} {what}: {error}{advice}"))
 }

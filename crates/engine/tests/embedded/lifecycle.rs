@@ -26,7 +26,7 @@ async fn the_embedded_engine_keeps_the_promises_of_the_trait() {
     }
     impl Actors for Busybox {
         fn obedient(&self) -> InstanceSpec {
-            self.running("trap 'exit 0' TERM; sleep 1000 & wait")
+            self.running("trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done")
         }
         fn stubborn(&self) -> InstanceSpec {
             self.running("trap '' TERM; while :; do sleep 1; done")
@@ -58,7 +58,7 @@ async fn the_embedded_engine_does_what_the_fake_one_does() {
     let image = world.image(|_| {}).await;
     let behaving = |behaviour: Behaviour| {
         let script = match behaviour {
-            Behaviour::Good => "trap 'exit 0' TERM; httpd -f -p 8080 & wait".to_owned(),
+            Behaviour::Good => "trap 'exit 0' TERM; httpd -f -p 8080 & while :; do sleep 1 & wait $!; done".to_owned(),
             Behaviour::EndsWith(code) => format!("echo last words; exit {code}"),
             Behaviour::IgnoresStop => "trap '' TERM; httpd -f -p 8080 & while :; do sleep 1; done".to_owned(),
         };
@@ -145,8 +145,9 @@ async fn a_stop_asks_by_the_images_own_signal_and_waits_for_the_end() {
         return;
     }
     let world = World::new().await;
+    // Busybox loses a signal that comes just before it begins to wait, so it never waits for long.
     let image = world.image(|request| request.stop_signal = "SIGQUIT".into()).await;
-    let script = "trap 'echo quit; exit 7' QUIT; trap 'exit 1' TERM; echo ready; sleep 1000 & wait";
+    let script = "trap 'echo quit; exit 7' QUIT; trap 'exit 1' TERM; echo ready; while :; do sleep 1 & wait $!; done";
     let id = world.run_in(&image, script, |_| {}).await;
     world.said(id, "ready").await;
     world.engine.stop(id, Duration::from_secs(20)).await.expect("stopped");
@@ -183,7 +184,8 @@ async fn a_program_behind_a_shell_is_asked_in_the_shells_place() {
         return;
     }
     let world = World::new().await;
-    let script = "(trap 'echo asked; exit 0' TERM; echo ready; sleep 1000 & wait); echo after; exit 8";
+    let script =
+        "(trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 1 & wait $!; done); echo after; exit 8";
     let id = world.run(script).await;
     world.said(id, "ready").await;
     world.engine.stop(id, Duration::from_secs(20)).await.expect("stopped");
@@ -336,7 +338,13 @@ async fn nothing_is_left_behind() {
     eventually("nothing is left", || async {
         let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
         let device = std::path::Path::new("/sys/class/net").join(&device);
-        let clean = !mounts.contains(&path) && processes_named(&path) == 0 && !device.exists();
+        let processes = processes_named(&path);
+        println!(
+            "mounts: {}, processes: {processes}, device: {}",
+            mounts.contains(&path),
+            device.exists()
+        );
+        let clean = !mounts.contains(&path) && processes == 0 && !device.exists();
         clean.then_some(())
     })
     .await;

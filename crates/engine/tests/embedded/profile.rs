@@ -101,6 +101,24 @@ async fn root_in_a_container_has_seven_harmless_capabilities() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_begins_with_no_signal_ignored_or_blocked() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|_| {}).await;
+    let command = vec!["cat".into(), "/proc/self/status".into()];
+    let lines = world.output_of(&image, "", |spec| spec.command = Some(command)).await;
+    // The two that belong to the C library itself, which every program sets for itself.
+    let library = 1u64 << 31 | 1 << 32;
+    for mask in ["SigBlk:", "SigIgn:", "SigCgt:"] {
+        let signals = u64::from_str_radix(field(&lines, mask), 16).expect("a mask");
+        assert_eq!(signals & !library, 0, "{mask} {signals:x}");
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_reaches_the_machine_is_out_of_reach_even_for_root() {
     if !can_run() {
         return;

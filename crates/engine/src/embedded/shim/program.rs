@@ -112,11 +112,14 @@ fn is_plain_file_without_x(path: &CStr) -> bool {
     fs::metadata(&*path.to_string_lossy()).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 == 0)
 }
 
-/// Rust programs ignore SIGPIPE, and what is ignored stays so in the next program.
+/// What is ignored or blocked stays so in the next program: SIGPIPE by Rust, SIGQUIT where the server was started in
+/// the background of a shell. A program that starts so cannot even ask for the signal.
 fn default_signals() {
-    // SAFETY: restores defaults; no handler is installed.
+    // SAFETY: restores defaults; no handler is installed. The two signals that have no other are refused, harmlessly.
     unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        for signal in 1..=libc::SIGRTMAX() {
+            libc::signal(signal, libc::SIG_DFL);
+        }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
