@@ -106,7 +106,10 @@ impl Tx {
             #[cfg(feature = "postgres")]
             Pool::Postgres(pool) => Inner::Postgres(pool.begin().await.map_err(|error| translate(error, BEGIN))?),
         };
-        #[cfg_attr(not(feature = "postgres"), expect(unused_mut, reason = "only PostgreSQL says more at the start"))]
+        #[cfg_attr(
+            not(feature = "postgres"),
+            expect(unused_mut, reason = "only PostgreSQL says more at the start")
+        )]
         let mut tx = Tx {
             db: db.clone(),
             inner,
