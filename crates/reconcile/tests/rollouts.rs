@@ -257,6 +257,8 @@ async fn a_rollout_survives_the_death_of_its_control_plane_at_any_moment() {
     let mut world = World::new().await;
     let (service, first) = world.create("web", "app:1", 3).await;
     world.succeeded(first.id).await;
+    world.settled(service.id, 3).await;
+    world.edge.look_anew();
     for round in 0..10u64 {
         let image = format!("app:{}", round + 2);
         let next = world.image(service.id, &image).await;

@@ -161,6 +161,12 @@ impl FakeEdge {
         self.lock().emptiest
     }
 
+    /// Begins to look for [`FakeEdge::fewest_targets`] anew, with the table of now.
+    pub fn look_anew(&self) {
+        let mut state = self.lock();
+        state.emptiest = Some(routed(&state.serving).len());
+    }
+
     /// Tables that arrived, newer or not.
     pub fn published(&self) -> u64 {
         self.lock().tables
