@@ -87,11 +87,48 @@ fn lock(path: &Path) -> Result<Flock<File>> {
     }
 }
 
+/// The root key, and whether it has its name already.
+pub struct FoundKey {
+    pub key: RootKey,
+    /// Made at this first start, or at one that did not get far: it gets its name when the database is there. Until
+    /// then a database that is missing is one that has never been.
+    pub unnamed: Option<PathBuf>,
+}
+
 /// Reads the root key, or makes it at the very first start.
 ///
 /// # Errors
 /// The key is gone although `database_exists`: without it no secret can be read, and a new one would make that final.
-pub fn root_key(path: &Path, database_exists: bool) -> Result<RootKey> {
+pub fn root_key(path: &Path, database_exists: bool) -> Result<FoundKey> {
+    if let Some(key) = read_root_key(path)? {
+        return Ok(FoundKey { key, unnamed: None });
+    }
+    let beside = path.with_extension("new");
+    let key = match read_root_key(&beside)? {
+        Some(key) => key,
+        None if database_exists => bail!(
+            "the root key {} is missing, and without it the secrets in the database cannot be read; put it back from a \
+             backup or name it with --root-key-file",
+            path.display()
+        ),
+        None => make_root_key(&beside)?,
+    };
+    Ok(FoundKey {
+        key,
+        unnamed: Some(beside),
+    })
+}
+
+/// Gives a new root key its name, durably.
+pub fn name_root_key(unnamed: &Path, path: &Path) -> Result<()> {
+    let rename = || -> std::io::Result<()> {
+        fs::rename(unnamed, path)?;
+        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    };
+    rename().with_context(|| format!("cannot make the root key {}", path.display()))
+}
+
+fn read_root_key(path: &Path) -> Result<Option<RootKey>> {
     match fs::read(path) {
         Ok(bytes) => {
             let bytes: [u8; ROOT_KEY_BYTES] = bytes.try_into().ok().with_context(|| {
@@ -100,14 +137,9 @@ pub fn root_key(path: &Path, database_exists: bool) -> Result<RootKey> {
                     path.display()
                 )
             })?;
-            Ok(RootKey::new(bytes))
+            Ok(Some(RootKey::new(bytes)))
         }
-        Err(error) if error.kind() == ErrorKind::NotFound && database_exists => bail!(
-            "the root key {} is missing, and without it the secrets in the database cannot be read; put it back from a \
-             backup or name it with --root-key-file",
-            path.display()
-        ),
-        Err(error) if error.kind() == ErrorKind::NotFound => make_root_key(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read the root key {}", path.display())),
     }
 }
@@ -115,7 +147,7 @@ pub fn root_key(path: &Path, database_exists: bool) -> Result<RootKey> {
 /// Durable before it is used: a key that wraps something and is lost in a power cut takes it along.
 fn make_root_key(path: &Path) -> Result<RootKey> {
     let key: [u8; ROOT_KEY_BYTES] = rand::random();
-    let beside = path.with_extension("new");
+    let beside = path.with_extension("writing");
     let write = || -> std::io::Result<()> {
         let mut file = OpenOptions::new()
             .create(true)
@@ -124,11 +156,10 @@ fn make_root_key(path: &Path) -> Result<RootKey> {
             .mode(0o600)
             .open(&beside)?;
         file.write_all(&key)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+        file.sync_all()
     };
     write().with_context(|| format!("cannot make the root key {}", path.display()))?;
+    name_root_key(&beside, path)?;
     Ok(RootKey::new(key))
 }
 
@@ -167,10 +198,11 @@ mod tests {
     fn a_root_key_is_made_once_and_missed_when_it_is_lost() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("root.key");
-        root_key(&path, false).unwrap();
+        let unnamed = root_key(&path, false).unwrap().unnamed.expect("a first start");
+        name_root_key(&unnamed, &path).unwrap();
         let bytes = fs::read(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        root_key(&path, true).unwrap();
+        assert_eq!(root_key(&path, true).unwrap().unnamed, None);
         assert_eq!(fs::read(&path).unwrap(), bytes);
         fs::remove_file(&path).unwrap();
         let error = root_key(&path, true).err().expect("lost").to_string();
@@ -183,5 +215,15 @@ mod tests {
                 .to_string()
                 .contains("damaged")
         );
+    }
+
+    #[test]
+    fn a_first_start_that_does_not_get_far_is_followed_by_another_with_the_same_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("root.key");
+        let unnamed = root_key(&path, false).unwrap().unnamed.expect("a first start");
+        let bytes = fs::read(&unnamed).unwrap();
+        let again = root_key(&path, true).unwrap().unnamed.expect("still a first start");
+        assert_eq!(fs::read(again).unwrap(), bytes);
     }
 }

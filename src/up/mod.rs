@@ -172,17 +172,17 @@ async fn open_store(config: &Config, data_dir: &DataDir) -> Result<Store> {
     let own_database = data_dir.join("hob.db");
     let has_database = own_database.exists();
     let is_sqlite = config.database_url.starts_with("sqlite:");
-    let has_key = config.root_key_file.exists();
-    let root_key = datadir::root_key(&config.root_key_file, has_database)?;
+    let found = datadir::root_key(&config.root_key_file, has_database)?;
+    // A named key without a database is a database that was lost: never an empty platform to start with.
+    let lost = is_sqlite && found.unnamed.is_none() && !has_database;
     let options = OpenOptions {
         url: config.database_url.clone(),
-        root_key,
+        root_key: found.key,
         clock: Arc::new(now_us),
-        // A key without a database is a database that was lost: never an empty platform to start with.
-        create: !(is_sqlite && has_key && !has_database),
+        create: !lost,
     };
-    Store::open(options).await.map_err(told).with_context(|| {
-        if is_sqlite && has_key && !has_database {
+    let store = Store::open(options).await.map_err(told).with_context(|| {
+        if lost {
             format!(
                 "the database {} is missing although this platform has been used before; put it back from a backup, or \
                  remove {} as well to begin anew",
@@ -192,7 +192,11 @@ async fn open_store(config: &Config, data_dir: &DataDir) -> Result<Store> {
         } else {
             "the database cannot be opened".to_owned()
         }
-    })
+    })?;
+    if let Some(unnamed) = found.unnamed {
+        datadir::name_root_key(&unnamed, &config.root_key_file)?;
+    }
+    Ok(store)
 }
 
 async fn open_images(config: &Config, data_dir: &DataDir) -> Result<::images::ImageStore> {
