@@ -116,12 +116,21 @@ impl Operations {
         None
     }
 
-    /// Frees what an ended instance owned. Its record must say that it is gone already.
-    pub fn remove(&mut self, service: ServiceId, id: InstanceId) {
-        self.start_failures.remove(&id);
-        self.retries.remove(&id);
+    /// Frees what an ended instance owned. Its record must say that it is gone already. Answers when to come back, if
+    /// it must wait.
+    pub fn remove(&mut self, service: ServiceId, id: InstanceId, now: Instant) -> Option<Instant> {
+        if let Err(later) = self.may_begin(id, now) {
+            return later;
+        }
         let engine = self.engine.clone();
         self.begin(service, id, Kind::Remove, async move { engine.remove(id).await });
+        None
+    }
+
+    /// Nothing is remembered of the instance's operations that have ended.
+    pub fn forget(&mut self, id: InstanceId) {
+        self.start_failures.remove(&id);
+        self.retries.remove(&id);
     }
 
     fn begin(

@@ -45,7 +45,26 @@ pub struct HealthBook {
 struct Watched {
     check: HealthCheck,
     task: JoinHandle<()>,
-    health: Option<(Result<(), String>, Instant)>,
+    /// Healthy in an earlier life of the control plane, and not found otherwise in this one.
+    healthy_before: bool,
+    health: Option<(Result<(), String>, Since)>,
+}
+
+/// When a verdict began to hold.
+#[derive(Debug, Clone, Copy)]
+enum Since {
+    /// Nobody remembers: before this control plane. Long enough for every wait.
+    Before,
+    At(Instant),
+}
+
+impl Since {
+    fn age(self) -> Duration {
+        match self {
+            Since::Before => Duration::MAX,
+            Since::At(instant) => instant.elapsed(),
+        }
+    }
 }
 
 impl Drop for Watched {
@@ -75,9 +94,19 @@ impl HealthBook {
             healthy_before: subject.healthy_before || matches!(health, Some((Ok(()), _))),
             ..subject
         };
-        let (instance, check) = (credit.instance, credit.check.clone());
+        let (instance, check, healthy_before) = (credit.instance, credit.check.clone(), credit.healthy_before);
         let task = tokio::spawn(watch(self.engine.clone(), credit, self.beliefs.clone()));
-        self.watched.insert(instance, Watched { check, task, health });
+        let watched = Watched {
+            check,
+            task,
+            healthy_before,
+            health,
+        };
+        self.watched.insert(instance, watched);
+    }
+
+    pub fn is_watched(&self, instance: InstanceId) -> bool {
+        self.watched.contains_key(&instance)
     }
 
     pub fn unwatch(&mut self, instance: InstanceId) {
@@ -89,7 +118,9 @@ impl HealthBook {
             // Another reason for the same verdict keeps its age.
             let since = match &watched.health {
                 Some((before, since)) if before.is_ok() == belief.verdict.is_ok() => *since,
-                _ => Instant::now(),
+                // A restart of the control plane makes nothing new that was healthy for long: it stays available.
+                None if watched.healthy_before && belief.verdict.is_ok() => Since::Before,
+                _ => Since::At(Instant::now()),
             };
             watched.health = Some((belief.verdict, since));
         }
@@ -98,9 +129,9 @@ impl HealthBook {
     pub fn health(&self, instance: InstanceId) -> Health {
         match self.watched.get(&instance).and_then(|w| w.health.as_ref()) {
             None => Health::Unknown,
-            Some((Ok(()), since)) => Health::Passing { since: since.elapsed() },
+            Some((Ok(()), since)) => Health::Passing { since: since.age() },
             Some((Err(what), since)) => Health::Failing {
-                since: since.elapsed(),
+                since: since.age(),
                 what: what.clone(),
             },
         }

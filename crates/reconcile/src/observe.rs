@@ -1,6 +1,6 @@
 //! From the record, the engine, the edge and the checks to what the planner is told.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use domain::plan::{Crash, Desired, Goal, Health, Observed, Process, Rollout, Seen};
@@ -87,7 +87,7 @@ pub fn deployment_of<'s>(state: &'s ServiceState, template: &Template) -> Option
 
 /// Everything that can be seen of a service's instances.
 pub struct Eyes<'a> {
-    pub snapshot: &'a HashMap<InstanceId, InstanceStatus>,
+    pub snapshot: &'a BTreeMap<InstanceId, InstanceStatus>,
     pub operations: &'a Operations,
     pub health: &'a HealthBook,
     pub view: &'a EdgeView,
@@ -103,7 +103,7 @@ impl Eyes<'_> {
     }
 
     fn see(&self, row: &InstanceRow, routes: &mut RouteBook) -> Seen {
-        let process = self.process(row.id);
+        let process = self.process(row);
         let health = match process {
             Process::Running => self.health.health(row.id),
             _ => Health::Unknown,
@@ -119,7 +119,8 @@ impl Eyes<'_> {
         }
     }
 
-    fn process(&self, id: InstanceId) -> Process {
+    fn process(&self, row: &InstanceRow) -> Process {
+        let id = row.id;
         if self.operations.start_failure(id).is_some() {
             return Process::Exited;
         }
@@ -130,6 +131,8 @@ impl Eyes<'_> {
             Some(Phase::Running) => Process::Running,
             Some(Phase::Starting) => Process::Starting,
             None if self.operations.is_launching(id) => Process::Starting,
+            // It has run, and the engine has lost it. What takes its place must show its health anew, as a new one.
+            None if row.healthy_once => Process::Exited,
             None => Process::Absent,
         }
     }

@@ -73,6 +73,11 @@ impl RouteBook {
         self.changed = true;
     }
 
+    /// Where requests for a routed instance go.
+    pub fn target(&self, service: ServiceId, id: InstanceId) -> Option<&Target> {
+        self.wanted.get(&service)?.get(&id)
+    }
+
     /// The next table is the first that is known not to have this instance. Also for what an earlier control plane
     /// may have routed.
     pub fn leave(&mut self, id: InstanceId, service: ServiceId) {

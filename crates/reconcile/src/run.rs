@@ -1,6 +1,6 @@
 //! The loop: sleep, see what may have changed, consider the services concerned, write, act, publish.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use domain::error::Kind;
@@ -24,6 +24,8 @@ use crate::service::Decision;
 const BATCH: usize = 200;
 /// The wait after the store or the engine did not answer.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(500);
+/// In place of a service, for what belongs to none.
+const NOBODY: ServiceId = ServiceId(uuid::Uuid::nil());
 /// Name of the lease that makes a reconciler the only writer.
 const LEASE: &str = "reconciler";
 
@@ -36,14 +38,17 @@ pub struct Reconciler {
     inbox: Inbox,
     /// Everything up to this revision of the store was looked at.
     revision: i64,
-    pub(crate) due: HashSet<ServiceId>,
+    /// In order, so that the same happenings lead to the same effects in the same order.
+    pub(crate) due: BTreeSet<ServiceId>,
     pub(crate) timers: HashMap<ServiceId, Instant>,
     pub(crate) adopted: HashSet<ServiceId>,
     pub(crate) owners: HashMap<InstanceId, ServiceId>,
     /// What the engine last listed. `None` until it has answered once: before that nothing is decided (invariant 20).
-    pub(crate) snapshot: HashMap<InstanceId, InstanceStatus>,
+    pub(crate) snapshot: BTreeMap<InstanceId, InstanceStatus>,
     snapshot_is_current: bool,
-    remains_removed: bool,
+    /// The newest listing was searched for instances that no record knows.
+    remains_searched: bool,
+    remains_reported: bool,
     pub(crate) edge_view: watch::Receiver<EdgeView>,
     acknowledged: u64,
     pub(crate) routes: RouteBook,
@@ -97,13 +102,14 @@ impl Reconciler {
             live,
             inbox,
             revision: 0,
-            due: HashSet::new(),
+            due: BTreeSet::new(),
             timers: HashMap::new(),
             adopted: HashSet::new(),
             owners: HashMap::new(),
-            snapshot: HashMap::new(),
+            snapshot: BTreeMap::new(),
             snapshot_is_current: false,
-            remains_removed: false,
+            remains_searched: false,
+            remains_reported: false,
             acknowledged: 0,
             edge_view,
             routes: RouteBook::starting_at(floor),
@@ -201,7 +207,7 @@ impl Reconciler {
             let context = format!("listing the engine's instances: {error}");
             Error::unavailable("the engine does not answer", context)
         })?;
-        let listing: HashMap<InstanceId, InstanceStatus> = listing.into_iter().map(|s| (s.id, s)).collect();
+        let listing: BTreeMap<InstanceId, InstanceStatus> = listing.into_iter().map(|s| (s.id, s)).collect();
         for (id, status) in &listing {
             if self.snapshot.get(id) != Some(status) {
                 self.due.extend(self.owners.get(id));
@@ -215,23 +221,30 @@ impl Reconciler {
         );
         self.snapshot = listing;
         self.snapshot_is_current = true;
+        self.remains_searched = false;
         Ok(())
     }
 
-    /// Ended instances that the record does not know are remains of a crash between record and removal. Running ones
-    /// are reported by `hob doctor` and never killed for not being in the record (invariant 20).
+    /// Ended instances that the record does not know are remains: of a removal that failed, or of a crash between
+    /// record and removal. Running ones are reported by `hob doctor` and never killed for not being in the record
+    /// (invariant 20).
     fn remove_remains(&mut self) {
-        if std::mem::replace(&mut self.remains_removed, true) {
+        if std::mem::replace(&mut self.remains_searched, true) {
             return;
         }
-        let unknown = self
-            .snapshot
-            .values()
-            .filter(|status| !self.owners.contains_key(&status.id));
-        for status in unknown.cloned().collect::<Vec<_>>() {
+        let first_time = !std::mem::replace(&mut self.remains_reported, true);
+        let now = Instant::now();
+        for status in self.snapshot.values() {
+            if self.owners.contains_key(&status.id) {
+                continue;
+            }
             if matches!(status.phase, Phase::Exited(_)) {
-                self.operations.remove(ServiceId(uuid::Uuid::nil()), status.id);
-            } else {
+                if let Some(later) = self.operations.remove(NOBODY, status.id, now) {
+                    let timer = self.timers.entry(NOBODY).or_insert(later);
+                    *timer = later.min(*timer);
+                    self.remains_searched = false;
+                }
+            } else if first_time {
                 tracing::warn!(instance.id = %status.id, "an instance runs that the record does not know; left alone");
             }
         }

@@ -103,18 +103,26 @@ impl Reconciler {
             self.owners.insert(row.id, state.service.id);
             match row.state {
                 InstanceState::Retiring => self.routes.leave(row.id, state.service.id),
-                _ if row.healthy_once => targets.extend(self.target(state, row.id).map(|t| (row.id, t))),
+                _ if row.healthy_once => match self.target(state, row.id) {
+                    Some(target) => drop(targets.insert(row.id, target)),
+                    None => self.routes.leave(row.id, state.service.id),
+                },
                 _ => {}
             }
         }
         self.routes.set(state.service.id, targets);
     }
 
-    /// Where requests for an instance go, while it runs and listens.
+    /// Where requests for an instance go, while it runs and listens. An instance of a version that is neither on its way
+    /// nor serving any more keeps its target: superseding a rollout takes nothing out of the table by itself.
     fn target(&self, state: &ServiceState, id: InstanceId) -> Option<Target> {
         let row = state.instances.iter().find(|row| row.id == id)?;
         let status = self.snapshot.get(&id).filter(|status| status.phase == Phase::Running)?;
-        let port = deployment_of(state, &row.template)?.spec.port?;
+        let known = self.routes.target(state.service.id, id).map(|target| target.port);
+        let port = match deployment_of(state, &row.template) {
+            Some(deployment) => deployment.spec.port?,
+            None => known.or_else(|| nearest(state)?.spec.port)?,
+        };
         Some(Target {
             instance: id,
             address: status.address?,
@@ -125,16 +133,21 @@ impl Reconciler {
     fn watch_health(&mut self, state: &ServiceState) {
         for row in &state.instances {
             let Some(status) = self.snapshot.get(&row.id) else {
+                self.health.unwatch(row.id);
                 continue;
             };
             if let Some(address) = status.address {
                 self.routes.set_caller(address, state.service.project);
             }
-            let deployment = deployment_of(state, &row.template)
-                .or(state.active.as_ref())
-                .or(state.serving.as_ref());
-            let Some(deployment) = deployment else { continue };
+            let own = deployment_of(state, &row.template);
+            let Some(deployment) = own.or_else(|| nearest(state)) else {
+                continue;
+            };
             if status.phase == Phase::Running && row.state == InstanceState::Wanted {
+                if own.is_none() && self.health.is_watched(row.id) {
+                    // Of a superseded version: it goes on being judged as it was.
+                    continue;
+                }
                 self.health.watch(Subject {
                     service: state.service.id,
                     instance: row.id,
@@ -367,7 +380,7 @@ impl Reconciler {
             wake = earlier(wake, self.operations.stop(service, id, grace, now));
         }
         for id in deeds.removals {
-            self.forget_instance(service, id);
+            self.forget_instance(service, id, now);
         }
         if deeds.purged {
             self.routes.set(service, BTreeMap::new());
@@ -395,16 +408,23 @@ impl Reconciler {
         self.operations.launch(state.service.id, id, now, spec)
     }
 
-    fn forget_instance(&mut self, service: ServiceId, id: InstanceId) {
+    fn forget_instance(&mut self, service: ServiceId, id: InstanceId, now: Instant) {
         if let Some(address) = self.snapshot.remove(&id).and_then(|status| status.address) {
             self.routes.remove_caller(address);
         }
         self.health.unwatch(id);
         self.routes.forget(id);
         self.owners.remove(&id);
-        self.operations.remove(service, id);
+        self.operations.forget(id);
+        // Where this cannot begin now, or fails, the next listing shows what is left.
+        self.operations.remove(service, id, now);
         self.due.insert(service);
     }
+}
+
+/// What comes nearest to the description of an instance whose own version is not at hand.
+fn nearest(state: &ServiceState) -> Option<&Deployment> {
+    state.active.as_ref().or(state.serving.as_ref())
 }
 
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

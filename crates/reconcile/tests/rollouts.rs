@@ -8,6 +8,7 @@ use common::World;
 use domain::{RolloutOptions, Stage};
 use store::{RollbackRequest, ServicePatch};
 use testkit::Script;
+use testkit::fake_engine::{Fault, Op};
 
 #[tokio::test]
 async fn the_first_deployment_serves_with_all_its_instances() {
@@ -307,4 +308,57 @@ async fn an_edge_that_comes_back_gets_the_newest_table() {
     world.edge.come_up();
     world.succeeded(second.id).await;
     world.settled(service.id, 2).await;
+}
+
+/// Invariant 2: what a superseded rollout has brought into the table serves on until something better does.
+#[tokio::test]
+async fn superseding_a_rollout_takes_nothing_out_of_the_table() {
+    let world = World::new().await;
+    let (service, first) = world.create("web", "app:1", 4).await;
+    world.succeeded(first.id).await;
+    world.script("app:3", Script::default().ready_after(Duration::from_millis(500)));
+    let second = world.image(service.id, "app:2").await;
+    world
+        .until("half of the new version serves", async || {
+            world.engine.started_of(second.id) >= 3
+        })
+        .await;
+    let third = world.image(service.id, "app:3").await;
+    let mut fewest = usize::MAX;
+    while world.deployment(third.id).await.stage.is_active() {
+        fewest = fewest.min(world.routed(service.id).len());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(fewest >= 4, "{fewest} instances served");
+    world.settled(service.id, 4).await;
+}
+
+/// A removal that fails is tried again, although the record has forgotten the instance.
+#[tokio::test]
+async fn a_removal_that_fails_leaves_nothing_behind() {
+    let world = World::new().await;
+    let (service, first) = world.create("web", "app:1", 1).await;
+    world.succeeded(first.id).await;
+    world.engine.fail_next(Op::Remove, Fault::Transient);
+    world.engine.fail_next(Op::Remove, Fault::Transient);
+    let second = world.image(service.id, "app:2").await;
+    world.succeeded(second.id).await;
+    world.settled(service.id, 1).await;
+}
+
+/// Invariant 3: an instance that the engine lost without a trace is never run again under its old health.
+#[tokio::test]
+async fn a_vanished_instance_is_replaced_by_one_that_shows_its_health_anew() {
+    let world = World::new().await;
+    let (service, first) = world.create("web", "app:1", 2).await;
+    world.succeeded(first.id).await;
+    let lost = world.routed(service.id)[0];
+    world.engine.vanish(lost);
+    world
+        .until("the lost one has left", async || {
+            !world.routed(service.id).contains(&lost)
+        })
+        .await;
+    world.settled(service.id, 2).await;
+    assert!(!world.routed(service.id).contains(&lost));
 }
