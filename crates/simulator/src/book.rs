@@ -13,6 +13,7 @@ use engine::{Exit, InstanceStatus};
 use store::{Deployment, InstanceState, JournalEntry, ServiceKind, ServiceState};
 use testkit::fake_engine::{self, Event};
 use testkit::{FakeEdge, FakeEngine, Health};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::scenario::{Scenario, Subject};
@@ -20,7 +21,7 @@ use crate::scenario::{Scenario, Subject};
 /// A fault this long ago excuses nothing any more. Longer than an unhealthy instance is waited for.
 const CALM: Duration = Duration::from_secs(90);
 /// Most turns at one instant of virtual time; more means that something runs in circles.
-const TURNS_AT_ONCE: u64 = 20_000;
+const TURNS_AT_ONCE: u64 = 5_000;
 /// Most lines of a trace.
 const LINES_MAX: usize = 200_000;
 
@@ -45,6 +46,7 @@ pub struct Pages {
     scenario: Scenario,
     pub lines: Vec<String>,
     pub violation: Option<Violation>,
+    alarm: watch::Sender<bool>,
     events_seen: usize,
     pub instances: BTreeMap<InstanceId, Truth>,
     pub services: BTreeMap<ServiceId, Known>,
@@ -100,6 +102,7 @@ impl Book {
             scenario,
             lines: Vec::new(),
             violation: None,
+            alarm: watch::Sender::new(false),
             events_seen: 0,
             instances: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -125,6 +128,13 @@ impl Book {
 
     pub fn violate(&self, number: u8, what: impl Into<String>) {
         self.pages().violate(number, what.into());
+    }
+
+    /// Waits until an invariant does not hold, however the world may turn in circles.
+    pub async fn violated(&self) {
+        let mut alarm = self.pages().alarm.subscribe();
+        // The sender lives as long as this book.
+        let _ = alarm.wait_for(|rings| *rings).await.is_ok();
     }
 
     pub fn is_violated(&self) -> bool {
@@ -305,6 +315,7 @@ impl Pages {
     pub fn violate(&mut self, number: u8, what: String) {
         self.say(&format!("VIOLATES {number}: {what}"));
         self.violation.get_or_insert(Violation { number, what });
+        self.alarm.send_replace(true);
     }
 
     fn subject_of(&self, service: ServiceId) -> Option<&Subject> {

@@ -9,7 +9,7 @@ use domain::{InstanceId, ServiceId};
 use reconcile::{Live, Parts, Reconciler, Settings};
 use store::{
     Deployment, ListQuery, NewService, OpenOptions, Principal, RollbackRequest, RootKey, Scope, ServiceKind,
-    ServicePatch, Store, Via,
+    ServicePatch, ServiceState, Store, Via,
 };
 use testkit::fake_engine::Chaos;
 use testkit::{Dice, FakeEdge, FakeEngine};
@@ -87,7 +87,11 @@ async fn direct(scenario: Scenario, mutant: Option<Mutant>, turns: Turns) -> any
     turns.inspect(Box::new(move || inspected.inspect()));
     tokio::spawn(world.clone().audit());
     tokio::spawn(world.clone().reign(Dice::new(scenario.seed ^ 0x1149)));
-    let outcome = world.play(&scenario).await;
+    let outcome = tokio::select! {
+        biased;
+        () = world.book.violated() => Ok(()),
+        outcome = world.play(&scenario) => outcome,
+    };
     turns.forget();
     if let Err(error) = outcome {
         world
@@ -236,17 +240,19 @@ impl World {
         let mut states = self.store.system().load(&ids).await?.into_iter().peekable();
         for id in ids {
             let state = states.next_if(|state| state.service.id == id);
-            let seen = {
-                let pages = self.book.pages();
-                let known = pages.services.get(&id).and_then(|known| known.state.as_ref());
-                known.map(|state| state.service.revision)
-            };
-            if seen == state.as_ref().map(|state| state.service.revision) {
+            let before = self
+                .book
+                .pages()
+                .services
+                .get(&id)
+                .and_then(|known| known.state.clone());
+            if revision(&before) == revision(&state) {
                 continue;
             }
             // Deployments of a service that is being deleted are out of sight.
             let visible = state.as_ref().is_some_and(|state| !state.service.deleting);
-            let deployments = if visible {
+            let moved = standing(&before) != standing(&state);
+            let deployments = if visible && moved {
                 Some(self.deployments(id).await?)
             } else {
                 None
@@ -498,4 +504,19 @@ fn clock(began: Instant, jumps_us: Arc<AtomicI64>, now: Arc<Mutex<Option<Life>>>
         }
         BEGAN_US + began.elapsed().as_micros() as i64 + jumps_us.load(Ordering::Relaxed)
     })
+}
+
+fn revision(state: &Option<ServiceState>) -> Option<i64> {
+    state.as_ref().map(|state| state.service.revision)
+}
+
+/// What changes whenever a deployment of the service is made or moves.
+fn standing(state: &Option<ServiceState>) -> Option<impl PartialEq + use<>> {
+    let state = state.as_ref()?;
+    let service = &state.service;
+    let active = state
+        .active
+        .as_ref()
+        .map(|active| (active.id, active.stage, active.spec.digest.clone()));
+    Some((service.version_counter, service.serving, service.last_stage, active))
 }
