@@ -509,11 +509,8 @@ impl Pages {
             self.say(&line);
         }
         if let Some(known) = self.services.get_mut(&id) {
-            let serving = |state: &Option<ServiceState>| {
-                let serving = state.as_ref().and_then(|state| state.serving.as_ref());
-                serving.map_or(0, |serving| serving.spec.instances)
-            };
-            known.previous_serving = serving(&known.state);
+            let before = known.state.as_ref().and_then(|state| state.serving.as_ref());
+            known.previous_serving = before.map_or(0, |serving| serving.spec.instances);
             let rows = state.iter().flat_map(|state| &state.instances).map(|row| row.id);
             known.rows.extend(rows);
             known.state = state;
