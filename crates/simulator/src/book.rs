@@ -20,6 +20,8 @@ use crate::scenario::{Scenario, Subject};
 
 /// A fault this long ago excuses nothing any more. Longer than an unhealthy instance is waited for.
 const CALM: Duration = Duration::from_secs(90);
+/// Longest way of a table to the edge, with slow acknowledgements.
+const TABLE_TRAVELS: Duration = Duration::from_secs(5);
 /// Most turns at one instant of virtual time; more means that something runs in circles.
 const TURNS_AT_ONCE: u64 = 5_000;
 /// Most lines of a trace.
@@ -85,6 +87,8 @@ pub struct Known {
     max_version: i64,
     rows: BTreeSet<InstanceId>,
     disturbed: Option<Instant>,
+    /// When the last deployment ended, and its floor: what it gave up may leave the table a little later.
+    ended: Option<(Instant, u32)>,
 }
 
 struct Recorded {
@@ -153,6 +157,7 @@ impl Book {
             max_version: 0,
             rows: BTreeSet::new(),
             disturbed: None,
+            ended: None,
         };
         pages.services.insert(service, known);
     }
@@ -436,7 +441,9 @@ impl Pages {
             return;
         }
         let goals = [Some(serving), state.active.as_ref()];
-        let floors = goals.into_iter().flatten().map(floor);
+        let just_ended = known.ended.filter(|(at, _)| at.elapsed() < TABLE_TRAVELS);
+        let floors = goals.into_iter().flatten().map(|deployment| floor(&deployment.spec));
+        let floors = floors.chain(just_ended.map(|(_, floor)| floor));
         let floor = floors.min().unwrap_or(0);
         if left < floor {
             let what = format!("{name}: {left} healthy instances are left in the table, {floor} must stay");
@@ -607,6 +614,9 @@ impl Pages {
                 _ => false,
             };
             let before = recorded.stage.replace(to);
+            if !to.is_active() {
+                known.ended = Some((Instant::now(), floor(&recorded.spec)));
+            }
             let deadline = recorded.spec.options.progress_deadline();
             self.say(&format!("{name}.v{version} is {to}: {}", entry.reason));
             if !legal {
@@ -747,8 +757,7 @@ impl Pages {
 }
 
 /// Wanted instances that must serve whatever is done voluntarily.
-fn floor(deployment: &Deployment) -> u32 {
-    let spec = &deployment.spec;
+fn floor(spec: &domain::Spec) -> u32 {
     spec.instances.saturating_sub(spec.options.max_unavailable)
 }
 
