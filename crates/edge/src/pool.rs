@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use domain::InstanceId;
@@ -56,9 +58,8 @@ impl Upstream {
 pub async fn connect(instance: &Arc<Instance>, worker: &Worker) -> io::Result<Upstream> {
     let limits = &worker.shared.limits;
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection within the deadline");
-    let stream = timeout(limits.connect(), TcpStream::connect(instance.address))
-        .await
-        .map_err(late)??;
+    let connecting = unless_it_leaves(instance, TcpStream::connect(instance.address));
+    let stream = timeout(limits.connect(), connecting).await.map_err(late)??;
     stream.set_nodelay(true)?;
     let (sender, connection) = Builder::new()
         .max_buf_size(limits.answer_head_bytes.max(8192))
@@ -79,6 +80,30 @@ pub async fn connect(instance: &Arc<Instance>, worker: &Worker) -> io::Result<Up
         raw,
         since: 0,
     })
+}
+
+/// How often a connection that hangs looks whether its instance is still in the table.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Gives a connection up that hangs while its instance leaves the table, as those do that were in a table from before a
+/// power failure. Nothing of a request was sent, so it may go elsewhere.
+async fn unless_it_leaves(
+    instance: &Instance,
+    connecting: impl Future<Output = io::Result<TcpStream>>,
+) -> io::Result<TcpStream> {
+    let mut connecting = pin!(connecting);
+    loop {
+        match timeout(LOOK_EVERY, &mut connecting).await {
+            Ok(connected) => return connected,
+            Err(_) if instance.is_leaving() => {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotConnected,
+                    "the instance has left the table",
+                ));
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 /// One worker's idle connections.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::routing::RouteMatch;
+use domain::routing::{RouteMatch, ServiceEntry};
 use edge::Limits;
 use edge::protocol::{self, FromEdge, SOCKET, ToEdge};
 use http_body_util::{BodyExt, Empty, StreamBody};
@@ -425,6 +425,32 @@ async fn a_request_goes_to_another_instance_when_the_first_cannot_be_reached() {
     }
     let receipt = rig.receipt(entry.receipt, |receipt| receipt.ok == 10).await;
     assert!(receipt.retried > 0 && receipt.total() == 10, "{receipt:?}");
+}
+
+/// After a power failure the edge begins with a table of instances that are no more: connections to them hang. A request
+/// that waits for one goes on as soon as the control plane has told who is there now.
+#[tokio::test]
+async fn a_request_does_not_wait_for_an_instance_that_has_left_the_table() {
+    let (gone, app) = (App::silent(), App::says("here").await);
+    let mut rig = Rig::with(Limits {
+        connect_ms: 600_000,
+        ..Limits::default()
+    });
+    let old = service("a.test", &[&gone]);
+    rig.publish(vec![old.clone()]).await;
+    let mut conn = rig.connect().await;
+    conn.write(get("a.test", "/")).await;
+    wait_for("the request waits for a connection", || {
+        gone.callers() > App::SILENT_FILL
+    })
+    .await;
+    let new = ServiceEntry {
+        targets: vec![app.target()],
+        ..old
+    };
+    rig.publish(vec![new]).await;
+    let answer = conn.answer().await.expect("an answer");
+    assert_eq!((answer.status, answer.body.as_str()), (200, "here"));
 }
 
 #[tokio::test]

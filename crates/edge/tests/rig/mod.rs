@@ -322,6 +322,42 @@ impl App {
         }
     }
 
+    /// Connections that fill the queue of a silent app.
+    pub const SILENT_FILL: usize = 4;
+
+    /// Connections to it that are made or being made on this machine, as the kernel lists them.
+    pub fn callers(&self) -> usize {
+        let port = format!(":{:04X}", self.address.port());
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's list");
+        let remote = |line: &str| {
+            line.split_whitespace()
+                .nth(2)
+                .is_some_and(|address| address.ends_with(&port))
+        };
+        table.lines().filter(|line| remote(line)).count()
+    }
+
+    /// An address where connections hang: its queue is full and nobody takes them. What was there before a power failure
+    /// looks like this.
+    pub fn silent() -> App {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).expect("a backlog")).expect("listens");
+        let address = listener.local_addr().expect("bound");
+        let task = tokio::spawn(async move {
+            let fill = (0..App::SILENT_FILL).map(|_| TcpStream::connect(address));
+            futures_util::future::join_all(fill).await;
+            drop(listener);
+        });
+        App {
+            id: Uuid::now_v7().into(),
+            address,
+            seen: Arc::default(),
+            connections: Arc::default(),
+            open: Arc::default(),
+            task,
+        }
+    }
+
     /// An address where nobody listens.
     pub fn absent() -> App {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
