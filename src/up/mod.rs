@@ -125,13 +125,11 @@ async fn serve(config: Config, user: UserNamespace) -> Result<()> {
     };
     let router = api::router(api);
 
+    // Before the API answers: whoever finds it ready may use the socket at once.
+    let socket = api::ControlSocket::bind(&data_dir.join("control.sock")).context("the control socket")?;
     let reconciling = tokio::spawn(reconciler.run(stopping.clone()));
     let serving = tokio::spawn(api::serve(listener, router.clone(), stopping.clone()));
-    let socket = data_dir.join("control.sock");
-    let local = tokio::spawn({
-        let stopping = stopping.clone();
-        async move { api::serve_unix(&socket, router, stopping).await }
-    });
+    let local = tokio::spawn(socket.serve(router, stopping.clone()));
     tokio::spawn(keeping::collect_images(store, images, stopping));
     greet(&config, edge.public(), claim.map(|claim| claim.url));
 
@@ -148,7 +146,7 @@ async fn serve(config: Config, user: UserNamespace) -> Result<()> {
 /// Ends with a signal, or with the failure of a part that nothing works without.
 async fn until_end(
     reconciling: tokio::task::JoinHandle<domain::Result<()>>,
-    local: tokio::task::JoinHandle<Result<(), api::SocketError>>,
+    local: tokio::task::JoinHandle<()>,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -161,8 +159,7 @@ async fn until_end(
             Err(panic) => Err(anyhow!("the reconciler broke down: {panic}")),
         },
         ended = local => match ended {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(error).context("the control socket cannot be served"),
+            Ok(()) => Ok(()),
             Err(panic) => Err(anyhow!("the control socket broke down: {panic}")),
         },
     }

@@ -34,7 +34,7 @@ pub use auth::LocalOperator;
 pub use metrics::Metrics;
 pub use router::router;
 pub use runtime::{Health, ImageArchive, ImageInfo, LiveInstance, Runtime};
-pub use serve::{Shutdown, SocketError, serve, serve_unix};
+pub use serve::{ControlSocket, Shutdown, SocketError, serve, serve_unix};
 pub use state::{ApiState, EdgeAddress, Settings};
 pub use streams::Streams;
 pub use throttle::{RateLimits, Throttle};

@@ -8,7 +8,7 @@ mod unix;
 use tokio::sync::watch;
 
 pub use tcp::serve;
-pub use unix::{SocketError, serve_unix};
+pub use unix::{ControlSocket, SocketError, serve_unix};
 
 /// Becomes true when the server shall end: it stops accepting, finishes what is in flight within
 /// [`crate::limits::SHUTDOWN_GRACE`], and returns.
