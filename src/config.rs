@@ -86,6 +86,8 @@ pub enum LogFormat {
 pub struct Host {
     pub is_root: bool,
     pub stderr_is_terminal: bool,
+    /// Which log lines are wanted.
+    pub log_filter: Option<String>,
     pub home: Option<PathBuf>,
     pub xdg_data_home: Option<PathBuf>,
     pub xdg_config_home: Option<PathBuf>,
@@ -229,6 +231,7 @@ mod tests {
         Host {
             is_root: false,
             stderr_is_terminal: false,
+            log_filter: None,
             home: Some("/home/u".into()),
             xdg_data_home: None,
             xdg_config_home: None,

@@ -38,7 +38,10 @@ fn main() -> ExitCode {
     match args.next().as_deref().and_then(|role| role.to_str()) {
         #[cfg(feature = "embedded")]
         Some("shim") => return engine::embedded::shim_main(args.collect()),
-        Some("edge") => return edge::edge_main(args),
+        Some("edge") => {
+            up::start_logging(config::LogFormat::Json, log_filter().as_deref());
+            return edge::edge_main(args);
+        }
         _ => {}
     }
     drop(program);
@@ -63,6 +66,11 @@ fn client(command: cli::ClientCommand) -> ExitCode {
     code
 }
 
+/// `HOB_LOG`: which log lines are wanted, such as `info,reconcile=debug`.
+fn log_filter() -> Option<String> {
+    std::env::var("HOB_LOG").ok().filter(|filter| !filter.is_empty())
+}
+
 fn host() -> Host {
     let var = |name| {
         std::env::var_os(name)
@@ -72,6 +80,7 @@ fn host() -> Host {
     Host {
         is_root: nix::unistd::geteuid().is_root(),
         stderr_is_terminal: std::io::IsTerminal::is_terminal(&std::io::stderr()),
+        log_filter: log_filter(),
         home: var("HOME"),
         xdg_data_home: var("XDG_DATA_HOME"),
         xdg_config_home: var("XDG_CONFIG_HOME"),

@@ -45,7 +45,7 @@ pub fn run(args: UpArgs, host: &Host) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    start_logging(config.log_format);
+    start_logging(config.log_format, host.log_filter.as_deref());
     // Before there is a second thread: the kernel lets no other process change its user namespace.
     let user = enter_user_namespace_if_needed(&config.data_dir).unwrap_or_else(|error| {
         tracing::warn!(%error, "no user namespace of one's own; what that means is said below");
@@ -67,12 +67,16 @@ pub fn run(args: UpArgs, host: &Host) -> ExitCode {
     }
 }
 
-fn start_logging(format: LogFormat) {
+/// Logs go to standard error; standard output is for people.
+pub fn start_logging(format: LogFormat, filter: Option<&str>) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter.and_then(|filter| EnvFilter::try_new(filter).ok());
+    let filter = filter.unwrap_or_else(|| EnvFilter::new("info"));
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // Whoever read our standard error may be gone: a line that cannot be written is lost, the process is not.
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => logger.with_target(false).init(),
         LogFormat::Json => logger.json().flatten_event(true).init(),
