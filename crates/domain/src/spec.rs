@@ -62,13 +62,10 @@ impl Spec {
             &self.resources,
             self.restart,
         );
-        // A tuple of plain values always has a JSON form; maps are ordered, so equal specs give equal text.
-        serde_text(&parts)
+        // Maps are ordered and text is escaped, so equal specs give equal text and different ones differ. The names in
+        // this form are part of every stored template: renaming a field of `Resources` replaces all instances once.
+        format!("{parts:?}")
     }
-}
-
-fn serde_text<T: std::fmt::Debug>(value: &T) -> String {
-    format!("{value:?}")
 }
 
 /// How an instance is judged from outside the container.
