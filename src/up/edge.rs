@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use domain::InstanceId;
 use domain::routing::{EdgeView, RoutingTable};
+use domain::{Behaviour, DeploymentId, InstanceId};
 use edge::{EdgeArgs, EdgeClient, EdgeCommand, HeldSockets, Supervision};
 use engine::{Finding, Level};
 use reconcile::EdgePort;
@@ -194,6 +194,10 @@ impl EdgePort for EdgeLink {
 
     fn view(&self) -> watch::Receiver<EdgeView> {
         self.view.clone()
+    }
+
+    fn behaviour(&self, _deployment: DeploymentId) -> Behaviour {
+        Behaviour::default()
     }
 
     fn close_busy(&self, instances: &[InstanceId]) {

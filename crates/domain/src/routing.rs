@@ -32,8 +32,66 @@ pub struct ServiceEntry {
     /// The deployment whose receipt counts the requests of now: the active one, else the one that serves.
     pub receipt: DeploymentId,
     pub matches: Vec<RouteMatch>,
-    /// Ready instances. Empty: 503 with `Retry-After`.
+    /// Ready instances, by version. No target anywhere: 503 with `Retry-After`, unless requests are held.
+    pub pools: Vec<Pool>,
+    /// A client that was answered by one pool stays with it, as long as that pool may be chosen.
+    pub sticky: bool,
+    /// What happens to requests while no target is ready.
+    pub hold: Option<Hold>,
+}
+
+impl ServiceEntry {
+    /// The instances of all pools.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.pools.iter().flat_map(|pool| &pool.targets)
+    }
+}
+
+/// The ready instances of one version of a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Whose [`crate::Behaviour`] their answers are.
+    pub deployment: DeploymentId,
+    /// For requests that ask for a version on purpose.
+    pub version: i64,
+    pub share: Share,
+    /// Hosts at which only this pool is reached, whatever its share.
+    pub preview: Vec<RouteMatch>,
     pub targets: Vec<Target>,
+}
+
+impl Pool {
+    /// A version that takes part by its instances and has no host of its own.
+    pub fn new(deployment: DeploymentId, version: i64, targets: Vec<Target>) -> Self {
+        Pool {
+            deployment,
+            version,
+            share: Share::ByInstances,
+            preview: vec![],
+            targets,
+        }
+    }
+}
+
+/// How many of a service's requests a pool gets.
+///
+/// Pools with [`Share::Percent`] get that; the rest goes to those by instances. A pool without a ready target yields
+/// to the others; one at 0 percent is never chosen but on purpose (preview host, header, cookie does not count).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Share {
+    /// Balanced over the instances of all such pools, as if they were one.
+    #[default]
+    ByInstances,
+    /// 0 to 100.
+    Percent(u32),
+}
+
+/// Requests wait for a target instead of being refused. How many and how large: the edge's own limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Longest wait of one request, milliseconds; then 503.
+    pub longest_ms: u64,
 }
 
 /// A host and a path prefix; prefixes match on whole segments and the longest one wins.

@@ -1,9 +1,10 @@
 //! What a deployment asks for: the specification that is recorded once and never changes.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::{RolloutOptions, Strategy};
 
 /// Everything that one deployment wants of a service. Immutable from creation to prune (invariant 13).
 ///
@@ -27,6 +28,10 @@ pub struct Spec {
     /// Overrides the image's entrypoint and arguments.
     #[serde(default)]
     pub command: Option<Vec<String>>,
+    /// Run once in the new image before any instance of it starts (migrations, asset uploads). Unless it ends with
+    /// status 0 the deployment fails and nothing has changed.
+    #[serde(default)]
+    pub release: Option<Vec<String>>,
     #[serde(default)]
     pub health: HealthCheck,
     #[serde(default)]
@@ -49,7 +54,8 @@ pub struct Template(pub String);
 impl Spec {
     /// Text that is equal exactly when two specs may share instances. Callers hash it ([`Template`] holds the hash).
     ///
-    /// Wanted instances, strategy and options are left out: they say how many and how to get there, not what runs.
+    /// Wanted instances, strategy, options and release command are left out: they say how many and how to get there,
+    /// not what runs.
     /// Health is left out too: it is judged from outside, and tightening it need not restart anything.
     pub fn template_text(&self) -> String {
         let identity = self.digest.as_deref().unwrap_or(&self.image);
@@ -147,87 +153,4 @@ pub struct Resources {
     /// Mount the root file system read-only.
     #[serde(default)]
     pub read_only_root: bool,
-}
-
-/// How a service goes from one version to the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// Start new, wait until ready, route, drain old, stop old; a few at a time.
-    #[default]
-    Rolling,
-    /// Stop, then start; for apps that may run only once.
-    Recreate,
-}
-
-/// Limits and waits of a rollout. All durations are measured on a monotonic clock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RolloutOptions {
-    /// Instances that may be on their way at once; `None`: 1, or 25 % (rounded up) above four instances.
-    pub max_in_flight: Option<u32>,
-    /// Instances above the wanted number that may be alive at once, draining ones included; `None`: as max_in_flight.
-    pub max_surge: Option<u32>,
-    /// Wanted instances that may be missing while rolling.
-    pub max_unavailable: u32,
-    /// An instance counts as available when it has been healthy for so long.
-    pub min_ready_ms: u64,
-    /// Longest wait for requests in flight before an unrouted instance is stopped anyway.
-    pub drain_ms: u64,
-    /// Longest wait between the stop signal and the kill.
-    pub stop_grace_ms: u64,
-    /// A rollout without progress for so long has failed.
-    pub progress_deadline_ms: u64,
-    /// New instances that may die before the rollout is given up.
-    pub max_failures: u32,
-}
-
-impl Default for RolloutOptions {
-    fn default() -> Self {
-        RolloutOptions {
-            max_in_flight: None,
-            max_surge: None,
-            max_unavailable: 0,
-            min_ready_ms: 0,
-            drain_ms: 30_000,
-            stop_grace_ms: 10_000,
-            progress_deadline_ms: 600_000,
-            max_failures: 3,
-        }
-    }
-}
-
-impl RolloutOptions {
-    /// Instances that may be on their way at once, for `instances` wanted ones. At least 1.
-    pub fn in_flight(&self, instances: u32) -> u32 {
-        let default = if instances > 4 { instances.div_ceil(4) } else { 1 };
-        self.max_in_flight.unwrap_or(default).max(1)
-    }
-
-    /// Instances above the wanted number. With nothing allowed above and nothing allowed to be missing no step could
-    /// ever be taken, so that pair means one above.
-    pub fn surge(&self, instances: u32) -> u32 {
-        let surge = self.max_surge.unwrap_or_else(|| self.in_flight(instances));
-        if surge == 0 && self.max_unavailable == 0 {
-            1
-        } else {
-            surge
-        }
-    }
-
-    pub fn drain(&self) -> Duration {
-        Duration::from_millis(self.drain_ms)
-    }
-
-    pub fn min_ready(&self) -> Duration {
-        Duration::from_millis(self.min_ready_ms)
-    }
-
-    pub fn progress_deadline(&self) -> Duration {
-        Duration::from_millis(self.progress_deadline_ms)
-    }
-
-    pub fn stop_grace(&self) -> Duration {
-        Duration::from_millis(self.stop_grace_ms)
-    }
 }

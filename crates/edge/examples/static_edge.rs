@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
 
-use domain::routing::{RouteMatch, RoutingTable, ServiceEntry, Target};
+use domain::routing::{Pool, RouteMatch, RoutingTable, ServiceEntry, Target};
 use edge::{Limits, Setup, Sockets, TableDir};
 use uuid::Uuid;
 
@@ -62,6 +62,8 @@ fn service(host: &str, backend: SocketAddr) -> ServiceEntry {
             host: host.to_owned(),
             path: "/".to_owned(),
         }],
-        targets: vec![target],
+        pools: vec![Pool::new(Uuid::new_v4().into(), 1, vec![target])],
+        sticky: false,
+        hold: None,
     }
 }

@@ -140,7 +140,7 @@ impl Register {
         books: &Books,
         table: &mut Table,
     ) {
-        let targets = entry.targets.iter().map(|target| {
+        let targets = entry.targets().map(|target| {
             let address = SocketAddr::new(target.address, target.port);
             self.instance(target.instance, address, before)
         });
@@ -212,13 +212,18 @@ impl Register {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use domain::routing::{RouteMatch, Target};
+    use domain::routing::{Pool, RouteMatch, Target};
     use uuid::Uuid;
 
     use super::*;
 
     fn entry(name: &str, project: ProjectId, matches: &[(&str, &str)], targets: &[InstanceId]) -> ServiceEntry {
         let matches = matches.iter();
+        let targets = targets.iter().map(|id| Target {
+            instance: *id,
+            address: Ipv4Addr::LOCALHOST.into(),
+            port: 1,
+        });
         ServiceEntry {
             service: Uuid::new_v4().into(),
             project,
@@ -230,14 +235,9 @@ mod tests {
                     path: (*path).into(),
                 })
                 .collect(),
-            targets: targets
-                .iter()
-                .map(|id| Target {
-                    instance: *id,
-                    address: Ipv4Addr::LOCALHOST.into(),
-                    port: 1,
-                })
-                .collect(),
+            pools: vec![Pool::new(Uuid::new_v4().into(), 1, targets.collect())],
+            sticky: false,
+            hold: None,
         }
     }
 

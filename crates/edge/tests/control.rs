@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use domain::InstanceId;
-use domain::routing::{RoutingTable, Target};
+use domain::routing::{Pool, RoutingTable, Target};
 use edge::protocol::{self, FromEdge, SOCKET, ToEdge};
 use edge::{EdgeClient, Limits, TableDir};
 use hyper::Response;
@@ -377,7 +377,7 @@ async fn no_request_reaches_an_instance_that_was_reported_idle_after_it_left() {
 
 fn with(entry: &domain::routing::ServiceEntry, targets: Vec<Target>) -> domain::routing::ServiceEntry {
     domain::routing::ServiceEntry {
-        targets,
+        pools: vec![Pool::new(entry.receipt, 1, targets)],
         ..entry.clone()
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use domain::routing::{RouteMatch, RoutingTable, ServiceEntry, Target};
+use domain::routing::{Pool, RouteMatch, RoutingTable, ServiceEntry, Target};
 use edge::{EdgeArgs, EdgeClient, EdgeCommand, Supervision, supervise};
 use rig::{Conn, EndWithTest, PATIENCE, get};
 use simple_dns::rdata::RData;
@@ -201,6 +201,11 @@ async fn an_edge_serves_outside_and_inside_of_the_instances_network() {
     };
     let client = EdgeClient::new(home.path().to_owned());
     let project = uuid::Uuid::new_v4().into();
+    let target = Target {
+        instance: uuid::Uuid::new_v4().into(),
+        address: INSTANCE.into(),
+        port: 8080,
+    };
     let service = ServiceEntry {
         service: uuid::Uuid::new_v4().into(),
         project,
@@ -210,11 +215,9 @@ async fn an_edge_serves_outside_and_inside_of_the_instances_network() {
             host: "a.test".to_owned(),
             path: "/".to_owned(),
         }],
-        targets: vec![Target {
-            instance: uuid::Uuid::new_v4().into(),
-            address: INSTANCE.into(),
-            port: 8080,
-        }],
+        pools: vec![Pool::new(uuid::Uuid::new_v4().into(), 1, vec![target])],
+        sticky: false,
+        hold: None,
     };
     let callers = [(INSTANCE.into(), project)].into();
     client.publish(RoutingTable {

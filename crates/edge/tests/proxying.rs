@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::routing::{RouteMatch, ServiceEntry};
+use domain::routing::{Pool, RouteMatch, ServiceEntry};
 use edge::Limits;
 use edge::protocol::{self, FromEdge, SOCKET, ToEdge};
 use http_body_util::{BodyExt, Empty, StreamBody};
@@ -445,7 +445,7 @@ async fn a_request_does_not_wait_for_an_instance_that_has_left_the_table() {
     })
     .await;
     let new = ServiceEntry {
-        targets: vec![app.target()],
+        pools: vec![Pool::new(old.receipt, 1, vec![app.target()])],
         ..old
     };
     rig.publish(vec![new]).await;

@@ -1,10 +1,10 @@
 //! The route book: which instances belong in the table, and where the edge stands with each.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use domain::plan::RouteState;
 use domain::routing::EdgeView;
-use domain::routing::{RouteMatch, RoutingTable, ServiceEntry, Target};
+use domain::routing::{Hold, Pool, RouteMatch, RoutingTable, ServiceEntry, Target};
 use domain::{InstanceId, ProjectId, ServiceId};
 use store::{EdgeEntry, ServiceKind};
 use tokio::time::Instant;
@@ -16,11 +16,29 @@ pub const EPOCH_BLOCK: u64 = 1_000;
 pub struct RouteBook {
     /// The newest published epoch.
     epoch: u64,
-    wanted: HashMap<ServiceId, BTreeMap<InstanceId, Target>>,
+    wanted: HashMap<ServiceId, Layout>,
     callers: BTreeMap<std::net::IpAddr, ProjectId>,
     entered: HashMap<InstanceId, Entered>,
     left: HashMap<InstanceId, Left>,
     changed: bool,
+}
+
+/// How one service stands in the table.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Layout {
+    pub pools: Vec<Pool>,
+    pub sticky: bool,
+    pub hold: Option<Hold>,
+}
+
+impl Layout {
+    fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.pools.iter().flat_map(|pool| &pool.targets)
+    }
+
+    fn instances(&self) -> BTreeSet<InstanceId> {
+        self.targets().map(|target| target.instance).collect()
+    }
 }
 
 struct Entered {
@@ -51,31 +69,36 @@ impl RouteBook {
         self.epoch + 1
     }
 
-    /// Makes `targets` the routed instances of a service.
-    pub fn set(&mut self, service: ServiceId, targets: BTreeMap<InstanceId, Target>) {
+    /// Makes `layout` what the next table says of a service.
+    pub fn set(&mut self, service: ServiceId, layout: Layout) {
         let next = self.next();
-        let before = self.wanted.get(&service).cloned().unwrap_or_default();
-        if before == targets {
+        let wanted = self.wanted.get(&service);
+        if wanted.map_or(layout == Layout::default(), |wanted| *wanted == layout) {
             return;
         }
-        for id in targets.keys().filter(|id| !before.contains_key(id)) {
+        let before = wanted.map(Layout::instances).unwrap_or_default();
+        let after = layout.instances();
+        for id in after.difference(&before) {
             self.entered.insert(*id, Entered { epoch: next, service });
             self.left.remove(id);
         }
-        for id in before.keys().filter(|id| !targets.contains_key(id)) {
+        for id in before.difference(&after) {
             self.leave(*id, service);
         }
-        if targets.is_empty() {
+        if layout == Layout::default() {
             self.wanted.remove(&service);
         } else {
-            self.wanted.insert(service, targets);
+            self.wanted.insert(service, layout);
         }
         self.changed = true;
     }
 
     /// Where requests for a routed instance go.
     pub fn target(&self, service: ServiceId, id: InstanceId) -> Option<&Target> {
-        self.wanted.get(&service)?.get(&id)
+        self.wanted
+            .get(&service)?
+            .targets()
+            .find(|target| target.instance == id)
     }
 
     /// The next table is the first that is known not to have this instance. Also for what an earlier control plane
@@ -155,10 +178,7 @@ impl RouteBook {
         }
         self.epoch += 1;
         let services = services(entries, base_domain, |service| {
-            self.wanted
-                .get(&service)
-                .map(|targets| targets.values().cloned().collect())
-                .unwrap_or_default()
+            self.wanted.get(&service).cloned().unwrap_or_default()
         });
         Some(RoutingTable {
             epoch: self.epoch,
@@ -174,7 +194,7 @@ impl RouteBook {
 
 /// Entries of all services that have a port. A service without an enabled route answers at its default host; where
 /// two tenants use one name, the older service has it (a host leads to at most one service, invariant 24).
-fn services(entries: &[EdgeEntry], base_domain: &str, targets: impl Fn(ServiceId) -> Vec<Target>) -> Vec<ServiceEntry> {
+fn services(entries: &[EdgeEntry], base_domain: &str, layout: impl Fn(ServiceId) -> Layout) -> Vec<ServiceEntry> {
     let mut taken: HashSet<String> = entries
         .iter()
         .flat_map(|e| &e.matches)
@@ -191,13 +211,19 @@ fn services(entries: &[EdgeEntry], base_domain: &str, targets: impl Fn(ServiceId
                 path: "/".to_owned(),
             });
         }
+        let mut layout = layout(e.service);
+        for pool in &mut layout.pools {
+            pool.preview.retain(|preview| taken.insert(preview.host.clone()));
+        }
         ServiceEntry {
             service: e.service,
             project: e.project,
             name: e.name.clone(),
             receipt: e.receipt,
             matches,
-            targets: targets(e.service),
+            pools: layout.pools,
+            sticky: layout.sticky,
+            hold: layout.hold,
         }
     };
     routed.into_iter().map(entry).collect()

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::InstanceId;
 use domain::routing::EdgeView;
 use domain::routing::RoutingTable;
+use domain::{Behaviour, DeploymentId, InstanceId};
 use engine::Engine;
 use store::Store;
 use tokio::sync::watch;
@@ -18,6 +18,9 @@ pub trait EdgePort: Send + Sync + 'static {
 
     /// What the edge last said: which epoch it has acknowledged, and which unrouted instances are still busy.
     fn view(&self) -> watch::Receiver<EdgeView>;
+
+    /// What the edge has counted of a deployment since some beginning; see [`Behaviour::since`].
+    fn behaviour(&self, deployment: DeploymentId) -> Behaviour;
 
     /// Ends what is still in flight on these unrouted instances.
     fn close_busy(&self, instances: &[InstanceId]);

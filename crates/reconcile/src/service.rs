@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use domain::plan::{Action, Desired, Health, Observed, Plan, Process, Verdict, guard, plan};
-use domain::routing::Target;
-use domain::{InstanceId, ServiceId, Stage};
+use domain::routing::{Pool, Target};
+use domain::{InstanceId, ServiceId, Stage, Template};
 use engine::{Exit, InstanceSpec, Phase};
 use store::{Deployment, Effect, InstanceState, ServiceState, Store};
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use crate::health::Subject;
 use crate::live::{self, LiveInstance};
 use crate::observe::{self, Eyes, deployment_of};
 use crate::pulls::PullState;
+use crate::routes::Layout;
 use crate::run::Reconciler;
 
 /// What is to be written about a service, and what is to be done once it is written.
@@ -31,7 +32,7 @@ pub struct Deeds {
     stops: Vec<(InstanceId, Duration, bool)>,
     removals: Vec<InstanceId>,
     /// `None`: leave the routes as they are.
-    routes: Option<BTreeMap<InstanceId, Target>>,
+    layout: Option<Layout>,
     wake: Option<Instant>,
     live: Vec<LiveInstance>,
     progress: Option<(domain::DeploymentId, u64)>,
@@ -98,19 +99,19 @@ impl Reconciler {
         if !self.adopted.insert(state.service.id) {
             return;
         }
-        let mut targets = BTreeMap::new();
+        let mut routed = Vec::new();
         for row in &state.instances {
             self.owners.insert(row.id, state.service.id);
             match row.state {
                 InstanceState::Retiring => self.routes.leave(row.id, state.service.id),
                 _ if row.healthy_once => match self.target(state, row.id) {
-                    Some(target) => drop(targets.insert(row.id, target)),
+                    Some(target) => routed.push(target),
                     None => self.routes.leave(row.id, state.service.id),
                 },
                 _ => {}
             }
         }
-        self.routes.set(state.service.id, targets);
+        self.routes.set(state.service.id, layout(state, routed));
     }
 
     /// Where requests for an instance go, while it runs and listens. An instance of a version that is neither on its way
@@ -229,11 +230,8 @@ impl Reconciler {
                 None => {}
             }
         }
-        let mut routes = BTreeMap::new();
-        for id in &plan.routes {
-            routes.extend(self.target(state, *id).map(|target| (*id, target)));
-        }
-        decision.deeds.routes = Some(routes);
+        let routed = plan.routes.iter().filter_map(|id| self.target(state, *id)).collect();
+        decision.deeds.layout = Some(layout(state, routed));
         if let Some(delay) = plan.next_wake {
             decision.deeds.wake_at(now + delay);
         }
@@ -365,8 +363,8 @@ impl Reconciler {
             self.pulls.forget(ended);
             self.due.insert(service);
         }
-        if let Some(routes) = deeds.routes {
-            self.routes.set(service, routes);
+        if let Some(layout) = deeds.layout {
+            self.routes.set(service, layout);
         }
         let mut wake = deeds.wake;
         for id in deeds.launches {
@@ -383,7 +381,7 @@ impl Reconciler {
             self.forget_instance(service, id, now);
         }
         if deeds.purged {
-            self.routes.set(service, BTreeMap::new());
+            self.routes.set(service, Layout::default());
             self.adopted.remove(&service);
         }
         self.live.set(service, deeds.live);
@@ -419,6 +417,26 @@ impl Reconciler {
         // Where this cannot begin now, or fails, the next listing shows what is left.
         self.operations.remove(service, id, now);
         self.due.insert(service);
+    }
+}
+
+/// Routed instances, one pool for each template.
+fn layout(state: &ServiceState, routed: Vec<Target>) -> Layout {
+    let mut pools: BTreeMap<&Template, Pool> = BTreeMap::new();
+    for target in routed {
+        let Some(row) = state.instances.iter().find(|row| row.id == target.instance) else {
+            continue;
+        };
+        let pool = pools.entry(&row.template).or_insert_with(|| {
+            let own = deployment_of(state, &row.template);
+            let deployment = own.map_or(row.deployment, |own| own.id);
+            Pool::new(deployment, own.map_or(0, |own| own.version), vec![])
+        });
+        pool.targets.push(target);
+    }
+    Layout {
+        pools: pools.into_values().collect(),
+        ..Layout::default()
     }
 }
 

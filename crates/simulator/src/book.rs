@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::routing::RoutingTable;
+use domain::routing::{RoutingTable, ServiceEntry};
 use domain::{DeploymentId, InstanceId, RolloutOptions, ServiceId, Stage, Strategy};
 use engine::{Exit, InstanceStatus};
 use store::{Deployment, InstanceState, JournalEntry, ServiceKind, ServiceState};
@@ -217,7 +217,7 @@ impl Book {
             pages.violate(19, format!("epoch {} is published after {newest} was", table.epoch));
         }
         pages.newest_published = pages.newest_published.max(table.epoch);
-        for target in table.services.iter().flat_map(|service| &service.targets) {
+        for target in table.services.iter().flat_map(ServiceEntry::targets) {
             let truth = pages.instances.get(&target.instance);
             let trouble = match truth {
                 None => Some("was never started"),
@@ -384,7 +384,7 @@ impl Pages {
 
     fn table_text(&self, table: &RoutingTable) -> String {
         let service = |entry: &domain::routing::ServiceEntry| {
-            let targets: Vec<String> = entry.targets.iter().map(|t| label(t.instance)).collect();
+            let targets: Vec<String> = entry.targets().map(|t| label(t.instance)).collect();
             format!("{}[{}]", entry.name, targets.join(" "))
         };
         let services: Vec<String> = table.services.iter().map(service).collect();
@@ -670,7 +670,7 @@ impl Pages {
     pub fn routed(&self, service: ServiceId) -> BTreeSet<InstanceId> {
         let entry = self.served.services.iter().find(|entry| entry.service == service);
         entry
-            .map(|entry| entry.targets.iter().map(|target| target.instance).collect())
+            .map(|entry| entry.targets().map(|target| target.instance).collect())
             .unwrap_or_default()
     }
 
@@ -762,7 +762,7 @@ fn floor(spec: &domain::Spec) -> u32 {
 }
 
 fn targets(table: &RoutingTable) -> BTreeSet<InstanceId> {
-    let targets = table.services.iter().flat_map(|service| &service.targets);
+    let targets = table.services.iter().flat_map(ServiceEntry::targets);
     targets.map(|target| target.instance).collect()
 }
 

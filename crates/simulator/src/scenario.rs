@@ -139,6 +139,7 @@ fn subject(n: u64, dice: &mut Dice) -> Subject {
         stop_grace_ms: dice.below(10_000),
         progress_deadline_ms: 10_000 + dice.below(110_000),
         max_failures: 1 + dice.below(4) as u32,
+        ..RolloutOptions::default()
     };
     let health = HealthCheck {
         kind: if worker { CheckKind::Process } else { CheckKind::Tcp },

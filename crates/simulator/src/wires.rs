@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::routing::{EdgeView, RoutingTable};
-use domain::{HealthCheck, InstanceId};
+use domain::{Behaviour, DeploymentId, HealthCheck, InstanceId};
 use engine::{Engine, EngineError, Finding, InstanceSpec, InstanceStatus, LogChunk, LogCursor, ProbeFailure};
 use reconcile::{EdgePort, ImageSource, ObtainError};
 use testkit::{FakeEdge, FakeEngine};
@@ -229,11 +229,15 @@ impl EdgePort for SimEdge {
         let nth = self.tables.fetch_add(1, Ordering::Relaxed);
         match mutant {
             Some(Mutant::EmptyFirstTable) if nth == 0 => {
-                table.services.iter_mut().for_each(|service| service.targets.clear());
+                table.services.iter_mut().for_each(|service| service.pools.clear());
             }
             Some(Mutant::EpochsBeginAnew) => table.epoch = nth + 1,
             Some(Mutant::WrongAddress) => {
-                let targets = table.services.iter_mut().flat_map(|service| &mut service.targets);
+                let targets = table
+                    .services
+                    .iter_mut()
+                    .flat_map(|service| &mut service.pools)
+                    .flat_map(|pool| &mut pool.targets);
                 targets
                     .skip(2)
                     .step_by(3)
@@ -250,6 +254,10 @@ impl EdgePort for SimEdge {
 
     fn view(&self) -> watch::Receiver<EdgeView> {
         self.view.subscribe()
+    }
+
+    fn behaviour(&self, deployment: DeploymentId) -> Behaviour {
+        self.edge.behaviour(deployment)
     }
 
     fn close_busy(&self, instances: &[InstanceId]) {

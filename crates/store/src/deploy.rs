@@ -35,6 +35,7 @@ pub(crate) async fn current_spec(tx: &mut Tx, service: &Service, digest: Option<
         config: config_values(tx, service).await?,
         secrets: secret_versions(tx, service).await?,
         command: service.command.clone(),
+        release: None,
         health: service.health.clone(),
         resources: service.resources.clone(),
         strategy: service.strategy,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::InstanceId;
-use domain::routing::{EdgeView, RoutingTable};
+use domain::routing::{EdgeView, RoutingTable, ServiceEntry};
+use domain::{Behaviour, DeploymentId, InstanceId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -41,6 +41,7 @@ struct State {
     /// Requests that go to each routed instance at any time, and how long they last after it leaves the table.
     load: Option<(u64, Duration)>,
     held: BTreeMap<InstanceId, u64>,
+    behaviours: BTreeMap<DeploymentId, Behaviour>,
     boots: u128,
     down: bool,
     tables: u64,
@@ -77,6 +78,16 @@ impl FakeEdge {
 
     pub fn view(&self) -> watch::Receiver<EdgeView> {
         self.shared.view.subscribe()
+    }
+
+    /// What [`FakeEdge::set_behaviour`] was told last.
+    pub fn behaviour(&self, deployment: DeploymentId) -> Behaviour {
+        self.lock().behaviours.get(&deployment).cloned().unwrap_or_default()
+    }
+
+    /// What the edge is to have seen of a deployment.
+    pub fn set_behaviour(&self, deployment: DeploymentId, behaviour: Behaviour) {
+        self.lock().behaviours.insert(deployment, behaviour);
     }
 
     /// Ends what is still in flight on these unrouted instances.
@@ -295,7 +306,7 @@ fn routed(table: &RoutingTable) -> BTreeSet<InstanceId> {
     table
         .services
         .iter()
-        .flat_map(|service| &service.targets)
+        .flat_map(ServiceEntry::targets)
         .map(|target| target.instance)
         .collect()
 }
@@ -304,7 +315,7 @@ fn routed(table: &RoutingTable) -> BTreeSet<InstanceId> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use domain::routing::{ServiceEntry, Target};
+    use domain::routing::{Pool, Target};
     use domain::{DeploymentId, ProjectId, ServiceId};
 
     use super::*;
@@ -325,7 +336,13 @@ mod tests {
             name: "web".to_owned(),
             receipt: DeploymentId(Uuid::nil()),
             matches: Vec::new(),
-            targets: instances.iter().map(target).collect(),
+            pools: vec![Pool::new(
+                DeploymentId(Uuid::nil()),
+                1,
+                instances.iter().map(target).collect(),
+            )],
+            sticky: false,
+            hold: None,
         };
         RoutingTable {
             epoch,

@@ -342,6 +342,7 @@ fn options(f: &mut Fields, base: RolloutOptions) -> RolloutOptions {
             24 * HOUR_MS,
         ),
         max_failures: number(f, "max_failures", 1, 1_000).unwrap_or(base.max_failures),
+        ..base
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use domain::routing::{Receipt, RouteMatch, RoutingTable, ServiceEntry, Target};
+use domain::routing::{Pool, Receipt, RouteMatch, RoutingTable, ServiceEntry, Target};
 use domain::{DeploymentId, InstanceId, ProjectId};
 use edge::{EdgeClient, EdgeView, Limits, Setup, Sockets, TableDir};
 use http_body_util::combinators::BoxBody;
@@ -195,7 +195,13 @@ pub fn service(host: &str, apps: &[&App]) -> ServiceEntry {
             host: host.to_owned(),
             path: "/".to_owned(),
         }],
-        targets: apps.iter().map(|app| app.target()).collect(),
+        pools: vec![Pool::new(
+            Uuid::new_v4().into(),
+            1,
+            apps.iter().map(|app| app.target()).collect(),
+        )],
+        sticky: false,
+        hold: None,
     }
 }
 

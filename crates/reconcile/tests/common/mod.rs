@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use domain::routing::{EdgeView, RoutingTable};
-use domain::{DeploymentId, InstanceId, ServiceId, Stage};
+use domain::{Behaviour, DeploymentId, InstanceId, ServiceId, Stage};
 use reconcile::{EdgePort, ImageSource, Live, ObtainError, Parts, Reconciler, Settings};
 use store::{
     Deployment, NewService, OpenOptions, Principal, RootKey, Scope, Service, ServiceKind, ServicePatch, Store, Via,
@@ -144,7 +144,7 @@ impl World {
         let table = self.edge.serving();
         let entry = table.services.iter().find(|entry| entry.service == service);
         entry
-            .map(|entry| entry.targets.iter().map(|t| t.instance).collect())
+            .map(|entry| entry.targets().map(|t| t.instance).collect())
             .unwrap_or_default()
     }
 
@@ -253,6 +253,10 @@ impl EdgePort for Wire {
 
     fn view(&self) -> watch::Receiver<EdgeView> {
         self.view.clone()
+    }
+
+    fn behaviour(&self, deployment: DeploymentId) -> Behaviour {
+        self.edge.behaviour(deployment)
     }
 
     fn close_busy(&self, instances: &[InstanceId]) {

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use domain::routing::{RouteMatch, RoutingTable, ServiceEntry, Target};
+use domain::routing::{Pool, RouteMatch, RoutingTable, ServiceEntry, Target};
 use domain::{DeploymentId, InstanceId, ProjectId, ServiceId};
 use uuid::Uuid;
 
@@ -308,6 +308,11 @@ fn frame(stream: &mut UnixStream) -> anyhow::Result<serde_json::Value> {
 }
 
 fn table(backend: SocketAddr) -> RoutingTable {
+    let target = |n: u128| Target {
+        instance: InstanceId(Uuid::from_u128(n)),
+        address: backend.ip(),
+        port: backend.port(),
+    };
     let entry = |n: u128, host: String| ServiceEntry {
         service: ServiceId(Uuid::from_u128(n)),
         project: ProjectId(Uuid::from_u128(1)),
@@ -317,11 +322,9 @@ fn table(backend: SocketAddr) -> RoutingTable {
             host,
             path: "/".to_owned(),
         }],
-        targets: vec![Target {
-            instance: InstanceId(Uuid::from_u128(n)),
-            address: backend.ip(),
-            port: backend.port(),
-        }],
+        pools: vec![Pool::new(DeploymentId(Uuid::from_u128(n)), 1, vec![target(n)])],
+        sticky: false,
+        hold: None,
     };
     let others = (2..=1_000).map(|n| entry(n, format!("other-{n}.localhost")));
     RoutingTable {
