@@ -19,6 +19,7 @@ mod health;
 mod live;
 mod observe;
 mod pulls;
+mod record;
 mod routes;
 mod run;
 mod seams;

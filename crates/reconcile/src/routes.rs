@@ -172,12 +172,17 @@ impl RouteBook {
     }
 
     /// The next table, if anything changed since the last one.
-    pub fn table(&mut self, entries: &[EdgeEntry], base_domain: &str) -> Option<RoutingTable> {
+    pub fn table<'e>(
+        &mut self,
+        entries: impl Iterator<Item = &'e EdgeEntry>,
+        base_domain: &str,
+    ) -> Option<RoutingTable> {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
         self.epoch += 1;
-        let services = services(entries, base_domain, |service| {
+        let entries: Vec<&EdgeEntry> = entries.collect();
+        let services = services(&entries, base_domain, |service| {
             self.wanted.get(&service).cloned().unwrap_or_default()
         });
         Some(RoutingTable {
@@ -194,13 +199,17 @@ impl RouteBook {
 
 /// Entries of all services that have a port. A service without an enabled route answers at its default host; where
 /// two tenants use one name, the older service has it (a host leads to at most one service, invariant 24).
-fn services(entries: &[EdgeEntry], base_domain: &str, layout: impl Fn(ServiceId) -> Layout) -> Vec<ServiceEntry> {
+fn services(entries: &[&EdgeEntry], base_domain: &str, layout: impl Fn(ServiceId) -> Layout) -> Vec<ServiceEntry> {
     let mut taken: HashSet<String> = entries
         .iter()
         .flat_map(|e| &e.matches)
         .map(|m| m.host.clone())
         .collect();
-    let mut routed: Vec<&EdgeEntry> = entries.iter().filter(|e| e.kind == ServiceKind::Service).collect();
+    let mut routed: Vec<&EdgeEntry> = entries
+        .iter()
+        .copied()
+        .filter(|e| e.kind == ServiceKind::Service)
+        .collect();
     routed.sort_by_key(|e| e.service);
     let entry = |e: &EdgeEntry| {
         let mut matches = e.matches.clone();

@@ -7,7 +7,7 @@ use domain::error::Kind;
 use domain::routing::EdgeView;
 use domain::{Error, InstanceId, Result, ServiceId};
 use engine::{InstanceStatus, Phase};
-use store::{EdgeEntry, Fence, ServiceState};
+use store::{Fence, ServiceState};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -16,6 +16,7 @@ use crate::health::{Belief, HealthBook};
 use crate::live::Live;
 use crate::observe::ProgressBook;
 use crate::pulls::{PullEvent, PullNews, Pulls};
+use crate::record::Record;
 use crate::routes::{EPOCH_BLOCK, RouteBook};
 use crate::seams::Parts;
 use crate::service::Decision;
@@ -36,8 +37,7 @@ pub struct Reconciler {
     lease_renewal: Instant,
     pub(crate) live: Live,
     inbox: Inbox,
-    /// Everything up to this revision of the store was looked at.
-    revision: i64,
+    record: Record,
     /// In order, so that the same happenings lead to the same effects in the same order.
     pub(crate) due: BTreeSet<ServiceId>,
     pub(crate) timers: HashMap<ServiceId, Instant>,
@@ -52,8 +52,6 @@ pub struct Reconciler {
     pub(crate) edge_view: watch::Receiver<EdgeView>,
     acknowledged: u64,
     pub(crate) routes: RouteBook,
-    entries: Vec<EdgeEntry>,
-    entries_revision: i64,
     epoch_promised: u64,
     pub(crate) health: HealthBook,
     pub(crate) operations: Operations,
@@ -63,7 +61,6 @@ pub struct Reconciler {
 
 /// Everything that can wake the loop.
 struct Inbox {
-    store: watch::Receiver<u64>,
     engine: watch::Receiver<u64>,
     done: mpsc::UnboundedReceiver<Done>,
     beliefs: mpsc::UnboundedReceiver<Belief>,
@@ -90,7 +87,6 @@ impl Reconciler {
         let (beliefs, beliefs_inbox) = mpsc::unbounded_channel();
         let (pulls, pulls_inbox) = mpsc::unbounded_channel();
         let inbox = Inbox {
-            store: parts.store.wake(),
             engine: parts.engine.changes(),
             done: done_inbox,
             beliefs: beliefs_inbox,
@@ -101,7 +97,7 @@ impl Reconciler {
             lease_renewal: Instant::now() + renewal(&parts),
             live,
             inbox,
-            revision: 0,
+            record: Record::new(parts.store.clone()),
             due: BTreeSet::new(),
             timers: HashMap::new(),
             adopted: HashSet::new(),
@@ -113,8 +109,6 @@ impl Reconciler {
             acknowledged: 0,
             edge_view,
             routes: RouteBook::starting_at(floor),
-            entries: Vec::new(),
-            entries_revision: -1,
             epoch_promised: floor,
             health: HealthBook::new(parts.engine.clone(), beliefs),
             operations: Operations::new(parts.engine.clone(), done, parts.settings.launches_at_once),
@@ -155,6 +149,7 @@ impl Reconciler {
 
     async fn keep_lease(&mut self) -> Result<bool> {
         self.lease_renewal = Instant::now() + renewal(&self.parts);
+        self.record.doubt();
         self.parts
             .store
             .system()
@@ -164,7 +159,7 @@ impl Reconciler {
 
     /// One round over everything that may need attention.
     async fn pass(&mut self) -> Result<()> {
-        self.notice_store().await?;
+        self.due.extend(self.record.changed().await?);
         self.notice_engine().await?;
         self.notice_edge();
         self.notice_timers();
@@ -174,25 +169,6 @@ impl Reconciler {
         }
         self.remove_remains();
         self.publish().await
-    }
-
-    async fn notice_store(&mut self) -> Result<()> {
-        self.inbox.store.borrow_and_update();
-        loop {
-            let limit = BATCH as u32;
-            let changed = self
-                .parts
-                .store
-                .system()
-                .services_changed_since(self.revision, limit)
-                .await?;
-            let Some((_, newest)) = changed.last() else {
-                return Ok(());
-            };
-            self.revision = *newest;
-            self.routes.mark_changed();
-            self.due.extend(changed.iter().map(|(id, _)| *id));
-        }
     }
 
     /// A listing that failed leaves the last one in place and nothing is decided on it: the pass ends.
@@ -272,7 +248,7 @@ impl Reconciler {
 
     /// Reads, decides, writes in one transaction, acts.
     async fn work_on(&mut self, batch: &[ServiceId]) -> Result<()> {
-        let states = self.parts.store.system().load(batch).await?;
+        let states = self.record.take(batch).await?;
         batch.iter().for_each(|id| {
             self.due.remove(id);
         });
@@ -282,11 +258,20 @@ impl Reconciler {
             let decision = self.consider(&state, now);
             decided.push((state, decision));
         }
+        let untouched: Vec<bool> = decided
+            .iter()
+            .map(|(_, decision)| decision.effects.is_empty())
+            .collect();
         let mut outcomes = self.write(&mut decided).await.into_iter();
         let mut trouble = Ok(());
-        for (state, decision) in decided {
+        for ((state, decision), untouched) in decided.into_iter().zip(untouched) {
             match outcomes.next().unwrap_or(Ok(())) {
-                Ok(()) => self.act(&state, decision.deeds, now),
+                Ok(()) => {
+                    self.act(&state, decision.deeds, now);
+                    if untouched {
+                        self.record.keep(state);
+                    }
+                }
                 Err(error) => {
                     self.due.insert(state.service.id);
                     trouble = Err(error.within("recording a decision"));
@@ -317,15 +302,17 @@ impl Reconciler {
 
     /// Sends the edge a new table if anything in it changed.
     async fn publish(&mut self) -> Result<()> {
-        if self.entries_revision != self.revision {
-            self.entries = self.parts.store.system().edge_entries().await?;
-            self.entries_revision = self.revision;
+        if self.record.refresh_entries().await? {
+            self.routes.mark_changed();
         }
         if self.routes.epoch() + 1 > self.epoch_promised {
             self.epoch_promised = self.routes.epoch() + EPOCH_BLOCK;
             self.parts.store.system().raise_edge_epoch(self.epoch_promised).await?;
         }
-        if let Some(table) = self.routes.table(&self.entries, &self.parts.settings.base_domain) {
+        if let Some(table) = self
+            .routes
+            .table(self.record.entries(), &self.parts.settings.base_domain)
+        {
             self.parts.edge.publish(table);
         }
         Ok(())
@@ -347,9 +334,9 @@ impl Reconciler {
                 _ = stop.changed() => {}
             }
         } else if self.due.is_empty() {
-            let inbox = &mut self.inbox;
+            let (inbox, record) = (&mut self.inbox, &mut self.record);
             tokio::select! {
-                _ = inbox.store.changed() => {}
+                () = record.woken() => {}
                 _ = inbox.engine.changed() => self.snapshot_is_current = false,
                 _ = self.edge_view.changed() => {}
                 Some(done) = inbox.done.recv() => self.take_done(done),

@@ -589,6 +589,16 @@ impl Pages {
         lines
     }
 
+    /// Services whose records are not what was seen last; `kept`: the revisions of those that are not purged.
+    pub fn moved(&self, kept: &BTreeMap<ServiceId, i64>) -> Vec<ServiceId> {
+        let seen = |known: &Known| known.state.as_ref().map(|state| state.service.revision);
+        let moved = self
+            .services
+            .iter()
+            .filter(|(id, known)| kept.get(id).copied() != seen(known));
+        moved.map(|(id, _)| *id).collect()
+    }
+
     /// Where the journal of a deployment was last read to; `None` when nothing more can come.
     pub fn journal_from(&self, service: ServiceId, deployment: DeploymentId) -> Option<i64> {
         let recorded = self.services.get(&service)?.deployments.get(&deployment)?;

@@ -15,4 +15,4 @@ pub mod world;
 
 pub use scenario::Scenario;
 pub use wires::Mutant;
-pub use world::{Outcome, run};
+pub use world::{Driver, Outcome, Setup, run, run_with};

@@ -44,8 +44,40 @@ pub struct Outcome {
     pub lasted: Duration,
 }
 
+/// What a run is made with, apart from its scenario.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setup {
+    /// A bug that is put in on purpose.
+    pub mutant: Option<Mutant>,
+    pub driver: Driver,
+}
+
+/// How SQLite is reached.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Driver {
+    /// On the simulator's own thread: some five times as many steps a second.
+    #[default]
+    Local,
+    /// As the product does it, on a thread of its own.
+    Threaded,
+}
+
+impl Driver {
+    fn url(self) -> &'static str {
+        match self {
+            Driver::Local => "sqlite::local:",
+            Driver::Threaded => "sqlite::memory:",
+        }
+    }
+}
+
 /// Runs a scenario to its end or to its first violation.
 pub fn run(scenario: &Scenario, mutant: Option<Mutant>) -> anyhow::Result<Outcome> {
+    let driver = Driver::default();
+    run_with(scenario, Setup { mutant, driver })
+}
+
+pub fn run_with(scenario: &Scenario, setup: Setup) -> anyhow::Result<Outcome> {
     let turns = Turns::new(scenario.seed ^ 0x7075_726E);
     let quiet = turns.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -53,7 +85,7 @@ pub fn run(scenario: &Scenario, mutant: Option<Mutant>) -> anyhow::Result<Outcom
         .start_paused(true)
         .on_thread_park(move || quiet.quiesce())
         .build()?;
-    let director = direct(scenario.clone(), mutant, turns.clone());
+    let director = direct(scenario.clone(), setup, turns.clone());
     let outcome = runtime.block_on(async {
         tokio::spawn(turns.clone().spin());
         tokio::spawn(director).await
@@ -79,9 +111,9 @@ struct World {
     ids: Arc<AtomicU64>,
 }
 
-async fn direct(scenario: Scenario, mutant: Option<Mutant>, turns: Turns) -> anyhow::Result<Outcome> {
+async fn direct(scenario: Scenario, setup: Setup, turns: Turns) -> anyhow::Result<Outcome> {
     let began = Instant::now();
-    let world = World::open(&scenario, mutant, turns.clone(), began).await?;
+    let world = World::open(&scenario, setup, turns.clone(), began).await?;
     turns.follow(world.store.clone());
     let inspected = world.book.clone();
     turns.inspect(Box::new(move || inspected.inspect()));
@@ -108,11 +140,11 @@ async fn direct(scenario: Scenario, mutant: Option<Mutant>, turns: Turns) -> any
 }
 
 impl World {
-    async fn open(scenario: &Scenario, mutant: Option<Mutant>, turns: Turns, began: Instant) -> anyhow::Result<World> {
+    async fn open(scenario: &Scenario, setup: Setup, turns: Turns, began: Instant) -> anyhow::Result<World> {
         let jumps_us = Arc::new(AtomicI64::new(0));
         let now: Arc<Mutex<Option<Life>>> = Arc::default();
         let options = OpenOptions {
-            url: "sqlite::memory:".to_owned(),
+            url: setup.driver.url().to_owned(),
             root_key: RootKey::new([7; 32]),
             clock: clock(began, jumps_us.clone(), now.clone()),
             create: true,
@@ -143,7 +175,7 @@ impl World {
             fuses: Fuses::default(),
             jumps_us,
             began,
-            mutant,
+            mutant: setup.mutant,
             now,
             ids: Arc::new(AtomicU64::new(0)),
         })
@@ -225,7 +257,7 @@ impl World {
             };
             self.turns.turn(key).await;
             wake.borrow_and_update();
-            if let Err(error) = self.audit_all().await {
+            if let Err(error) = self.audit_changed().await {
                 self.book
                     .violate(0, format!("the store cannot be read: {}", error.context));
             }
@@ -235,8 +267,12 @@ impl World {
         }
     }
 
-    async fn audit_all(&self) -> domain::Result<()> {
-        let ids: Vec<ServiceId> = self.book.pages().services.keys().copied().collect();
+    async fn audit_changed(&self) -> domain::Result<()> {
+        let kept = self.store.system().services_changed_since(0, 1_000).await?;
+        let ids = self.book.pages().moved(&kept.into_iter().collect());
+        if ids.is_empty() {
+            return Ok(());
+        }
         let mut states = self.store.system().load(&ids).await?.into_iter().peekable();
         for id in ids {
             let state = states.next_if(|state| state.service.id == id);

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::db::{Serial, Tx, args, json};
 use crate::ledger::{Actor, Line, count};
 use crate::rows::{Deployment, Service, ServiceKind};
+use crate::trouble::Mutant;
 use crate::{DEPLOYMENTS_KEPT, read, sql, token};
 
 /// A deployment to be recorded.
@@ -70,7 +71,7 @@ pub(crate) async fn secret_versions(tx: &mut Tx, service: &Service) -> Result<st
 /// Records the next deployment of a service and makes it the active one. The one that was active is superseded in the
 /// same transaction (invariant 7, OPEN-8).
 pub(crate) async fn begin(tx: &mut Tx, service: &mut Service, draft: Draft, actor: &Actor) -> Result<Deployment> {
-    let version = service.version_counter + 1;
+    let version = next_version(tx, service).await?;
     if let Some(active) = service.active {
         let older = row(tx, active).await?;
         let message = format!("Superseded by version {version}");
@@ -110,6 +111,22 @@ pub(crate) async fn begin(tx: &mut Tx, service: &mut Service, draft: Draft, acto
     service.updated_at_us = tx.now_us();
     prune(tx, service).await?;
     Ok(new)
+}
+
+/// Higher than any before (invariant 6).
+async fn next_version(tx: &mut Tx, service: &Service) -> Result<i64> {
+    if tx.has(Mutant::ReuseVersion) {
+        let mut version = 1;
+        while tx
+            .first(sql::DEPLOYMENT_BY_VERSION, args![service.id, version])
+            .await?
+            .is_some()
+        {
+            version += 1;
+        }
+        return Ok(version);
+    }
+    Ok(service.version_counter + 1)
 }
 
 async fn insert(tx: &mut Tx, new: &Deployment, secret: Option<SecretId>) -> Result<()> {
@@ -213,7 +230,8 @@ async fn succeed(tx: &mut Tx, service: &mut Service, deployment: &Deployment, ac
 /// Deletes what retention lets go (OPEN-7): all but the ten highest versions, the serving one, the active one, and
 /// the target of an active rollback. Statistics and the journal stay.
 pub(crate) async fn prune(tx: &mut Tx, service: &mut Service) -> Result<()> {
-    let serving = service.serving.map(|id| id.to_string()).unwrap_or_default();
+    let serving = service.serving.filter(|_| !tx.has(Mutant::PruneServing));
+    let serving = serving.map(|id| id.to_string()).unwrap_or_default();
     let rows = tx
         .all(sql::DEPLOYMENTS_TO_PRUNE, args![service.id, serving, DEPLOYMENTS_KEPT])
         .await?;

@@ -26,6 +26,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 mod token;
+mod trouble;
 mod vault;
 
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub use rows::*;
 pub use scope::Scope;
 pub use seal::{RootKey, SecretString};
 pub use system::System;
+#[cfg(feature = "simulation")]
+pub use trouble::{Fault, Mutant, Trouble};
 
 use db::{Db, args};
 
@@ -118,6 +121,12 @@ impl Store {
     /// Whether no connection is in use and so no statement can be under way. A simulated clock may run ahead only then.
     pub fn is_idle(&self) -> bool {
         self.db.is_idle()
+    }
+
+    /// What can be made to go wrong.
+    #[cfg(feature = "simulation")]
+    pub fn trouble(&self) -> &Trouble {
+        &self.db.trouble
     }
 
     async fn prove_root_key(&self) -> Result<()> {

@@ -36,6 +36,22 @@ pub(super) fn translate(error: sqlx::Error, statement: &str) -> Error {
     Error::new(kind, context)
 }
 
+/// The same for SQLite on the caller's own thread.
+#[cfg(feature = "simulation")]
+pub(super) fn translate_local(error: &rusqlite::Error, statement: &str) -> Error {
+    const UNIQUE: [i32; 2] = [
+        rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE,
+        rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
+    ];
+    let context = format!("{error} (in `{}`)", abridged(statement));
+    let kind = match error.sqlite_error().map(|error| error.extended_code) {
+        Some(code) if UNIQUE.contains(&code) => Kind::Conflict("Somebody else made the same thing first".to_owned()),
+        Some(code) => of_code(&code.to_string()),
+        None => Kind::Internal,
+    };
+    Error::new(kind, context)
+}
+
 /// SQLite's codes are decimal numbers, PostgreSQL's have five characters; none has both forms.
 fn of_code(code: &str) -> Kind {
     if code.len() == 5 {

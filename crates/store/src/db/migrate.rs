@@ -67,3 +67,9 @@ pub(super) fn outcome(result: Result<(), MigrateError>) -> Result<()> {
         other => Error::internal(format!("the database's schema cannot be brought up to date: {other}")),
     })
 }
+
+/// The schema of SQLite as it is today, in one go.
+#[cfg(feature = "simulation")]
+pub(super) fn sqlite_steps() -> impl Iterator<Item = &'static str> {
+    MIGRATIONS.iter().map(|(_, _, sqlite, _)| *sqlite)
+}

@@ -6,6 +6,8 @@
 mod errors;
 #[cfg(feature = "postgres")]
 mod listen;
+#[cfg(feature = "simulation")]
+mod local;
 mod migrate;
 mod open;
 mod row;
@@ -28,6 +30,8 @@ pub(crate) struct Db {
     clock: Clock,
     /// The newest revision that was committed.
     wake: watch::Sender<u64>,
+    #[cfg(feature = "simulation")]
+    pub(crate) trouble: crate::Trouble,
 }
 
 enum Pool {
@@ -38,6 +42,8 @@ enum Pool {
     },
     #[cfg(feature = "postgres")]
     Postgres(sqlx::PgPool),
+    #[cfg(feature = "simulation")]
+    Local(local::Local),
 }
 
 impl Db {
@@ -57,6 +63,9 @@ impl Db {
                 .all(|pool| pool.num_idle() == pool.size() as usize),
             #[cfg(feature = "postgres")]
             Pool::Postgres(pool) => pool.num_idle() == pool.size() as usize,
+            // Its statements are over when they answer: there is no other thread.
+            #[cfg(feature = "simulation")]
+            Pool::Local(_) => true,
         }
     }
 

@@ -32,6 +32,8 @@ impl Db {
     pub(crate) async fn open(url: &str, create: bool, clock: Clock) -> Result<Arc<Db>> {
         let pool = match url.split_once(':') {
             Some(("sqlite", ":memory:")) => memory().await?,
+            #[cfg(feature = "simulation")]
+            Some(("sqlite", ":local:")) => Pool::Local(super::local::Local::open()?),
             Some(("sqlite", path)) => file(Path::new(path.strip_prefix("//").unwrap_or(path)), create).await?,
             #[cfg(feature = "postgres")]
             Some(("postgres" | "postgresql", _)) => postgres(url, create).await?,
@@ -46,6 +48,8 @@ impl Db {
             pool,
             clock,
             wake: watch::channel(0).0,
+            #[cfg(feature = "simulation")]
+            trouble: crate::Trouble::default(),
         });
         let mut tx = db.read().await?;
         let revision = tx.one(sql::META, super::args!["revision"]).await?.int("value")?;

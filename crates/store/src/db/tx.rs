@@ -8,6 +8,7 @@ use sqlx::SqlSafeStr;
 use super::errors::translate;
 use super::{Db, Pool, Row, Value};
 use crate::sql;
+use crate::trouble::Mutant;
 
 /// Every writer on PostgreSQL takes this advisory lock first ("hob" in ASCII), as `begin immediate` does on SQLite.
 #[cfg(feature = "postgres")]
@@ -30,6 +31,8 @@ enum Inner {
     Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
     #[cfg(feature = "postgres")]
     Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
+    #[cfg(feature = "simulation")]
+    Local(super::local::LocalTx),
 }
 
 /// Counters of the whole store that a writer reads once, draws from in memory and writes back with its commit.
@@ -71,12 +74,12 @@ impl Serial {
 pub(crate) struct Savepoint(Serials);
 
 macro_rules! each_engine {
-    ($tx:expr, $sql:expr, $args:expr, |$query:ident, $conn:ident, $wrap:ident| $body:expr) => {{
+    ($tx:expr, $sql:expr, $args:expr, |$query:ident, $conn:ident, $wrap:ident| $body:expr, |$local:ident, $text:ident, $values:ident| $here:expr) => {{
         let sql = $sql.into_sql_str();
         debug_assert_eq!(placeholders(sql.as_str()), $args.len(), "arguments of {}", sql.as_str());
-        let text = sql.as_str().to_owned();
         match &mut $tx.inner {
             Inner::Sqlite(inner) => {
+                let text = sql.as_str().to_owned();
                 let $query = sqlx::query_with(sql, bind_sqlite($args)?);
                 let $conn = &mut **inner;
                 let $wrap = Row::Sqlite;
@@ -84,10 +87,16 @@ macro_rules! each_engine {
             }
             #[cfg(feature = "postgres")]
             Inner::Postgres(inner) => {
+                let text = sql.as_str().to_owned();
                 let $query = sqlx::query_with(sql, bind_postgres($args)?);
                 let $conn = &mut **inner;
                 let $wrap = Row::Postgres;
                 $body.map_err(|error| translate(error, &text))
+            }
+            #[cfg(feature = "simulation")]
+            Inner::Local($local) => {
+                let ($text, $values) = (sql.as_str(), $args);
+                $here
             }
         }
     }};
@@ -96,6 +105,8 @@ macro_rules! each_engine {
 impl Tx {
     pub(super) async fn write(db: &Arc<Db>) -> Result<Tx> {
         const BEGIN: &str = "begin immediate";
+        #[cfg(feature = "simulation")]
+        db.trouble.at_begin()?;
         let inner = match &db.pool {
             Pool::Sqlite { writer, .. } => Inner::Sqlite(
                 writer
@@ -105,6 +116,8 @@ impl Tx {
             ),
             #[cfg(feature = "postgres")]
             Pool::Postgres(pool) => Inner::Postgres(pool.begin().await.map_err(|error| translate(error, BEGIN))?),
+            #[cfg(feature = "simulation")]
+            Pool::Local(local) => Inner::Local(local.begin(BEGIN).await?),
         };
         #[cfg_attr(
             not(feature = "postgres"),
@@ -133,6 +146,8 @@ impl Tx {
                 const BEGIN: &str = "begin isolation level repeatable read read only";
                 Inner::Postgres(pool.begin_with(BEGIN).await.map_err(|error| translate(error, BEGIN))?)
             }
+            #[cfg(feature = "simulation")]
+            Pool::Local(local) => Inner::Local(local.begin("begin").await?),
         };
         Ok(Tx {
             db: db.clone(),
@@ -149,26 +164,36 @@ impl Tx {
 
     /// Runs a statement and answers how many rows it touched.
     pub(crate) async fn run(&mut self, sql: impl SqlSafeStr, args: Vec<Value>) -> Result<u64> {
-        each_engine!(self, sql, args, |query, conn, _wrap| query
-            .execute(conn)
-            .await
-            .map(|done| done.rows_affected()))
+        each_engine!(
+            self,
+            sql,
+            args,
+            |query, conn, _wrap| query.execute(conn).await.map(|done| done.rows_affected()),
+            |local, text, values| local.run(text, &values)
+        )
     }
 
     pub(crate) async fn all(&mut self, sql: impl SqlSafeStr, args: Vec<Value>) -> Result<Vec<Row>> {
-        each_engine!(self, sql, args, |query, conn, wrap| {
-            query
+        each_engine!(
+            self,
+            sql,
+            args,
+            |query, conn, wrap| query
                 .fetch_all(conn)
                 .await
-                .map(|rows| rows.into_iter().map(wrap).collect())
-        })
+                .map(|rows| rows.into_iter().map(wrap).collect()),
+            |local, text, values| local.all(text, &values, usize::MAX)
+        )
     }
 
     pub(crate) async fn first(&mut self, sql: impl SqlSafeStr, args: Vec<Value>) -> Result<Option<Row>> {
-        each_engine!(self, sql, args, |query, conn, wrap| query
-            .fetch_optional(conn)
-            .await
-            .map(|row| row.map(wrap)))
+        each_engine!(
+            self,
+            sql,
+            args,
+            |query, conn, wrap| query.fetch_optional(conn).await.map(|row| row.map(wrap)),
+            |local, text, values| Ok(local.all(text, &values, 1)?.pop())
+        )
     }
 
     /// The one row that a statement always has.
@@ -217,7 +242,31 @@ impl Tx {
                 self.run(sql::META_SET, super::args![serial.name(), value]).await?;
             }
         }
-        let revision = self.serials.revision.map(|revision| revision.unsigned_abs());
+        let (db, revision) = (self.db.clone(), self.serials.revision);
+        let revision = revision.map(|revision| revision.unsigned_abs());
+        let outcome = self.make_durable(revision).await;
+        let Some(revision) = revision else { return outcome };
+        match outcome {
+            Ok(()) => {
+                let advance = |newest: &mut u64| std::mem::replace(newest, revision.max(*newest)) < revision;
+                db.wake.send_if_modified(advance);
+            }
+            // It may have become durable all the same (the answer was lost): whoever waits looks for itself.
+            Err(_) => db.wake.send_modify(|_| ()),
+        }
+        outcome
+    }
+
+    async fn make_durable(self, revision: Option<u64>) -> Result<()> {
+        #[cfg(feature = "simulation")]
+        let fault = self.db.trouble.at_commit();
+        #[cfg(feature = "simulation")]
+        if fault == Some(crate::trouble::Fault::CommitFails) {
+            self.end().await?;
+            return Err(crate::trouble::trouble("commit"));
+        }
+        #[cfg(not(feature = "postgres"))]
+        let _ = revision;
         match self.inner {
             Inner::Sqlite(inner) => inner.commit().await.map_err(|error| translate(error, "commit"))?,
             #[cfg(feature = "postgres")]
@@ -231,13 +280,25 @@ impl Tx {
                 }
                 inner.commit().await.map_err(|error| translate(error, "commit"))?;
             }
+            #[cfg(feature = "simulation")]
+            Inner::Local(inner) => inner.end("commit")?,
         }
-        if let Some(revision) = revision {
-            self.db
-                .wake
-                .send_if_modified(|newest| std::mem::replace(newest, revision.max(*newest)) < revision);
+        #[cfg(feature = "simulation")]
+        if fault == Some(crate::trouble::Fault::AnswerLost) {
+            return Err(crate::trouble::trouble("the answer to a commit"));
         }
         Ok(())
+    }
+
+    /// Whether a known bug was put in on purpose. Never, outside simulations.
+    pub(crate) fn has(&self, mutant: Mutant) -> bool {
+        #[cfg(feature = "simulation")]
+        return self.db.trouble.is(mutant);
+        #[cfg(not(feature = "simulation"))]
+        {
+            let _ = mutant;
+            false
+        }
     }
 
     /// Ends a transaction that has only read. Without it the connection would go back a little later.
@@ -246,6 +307,8 @@ impl Tx {
             Inner::Sqlite(inner) => inner.rollback().await,
             #[cfg(feature = "postgres")]
             Inner::Postgres(inner) => inner.rollback().await,
+            #[cfg(feature = "simulation")]
+            Inner::Local(inner) => return inner.end("rollback"),
         }
         .map_err(|error| translate(error, "rollback"))
     }
@@ -337,6 +400,8 @@ impl Tx {
                     columns,
                 })
             }
+            #[cfg(feature = "simulation")]
+            Inner::Local(_) => Err(sqlx::Error::WorkerCrashed),
         }
     }
 }

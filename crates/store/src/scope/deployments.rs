@@ -9,6 +9,7 @@ use crate::input::{ListQuery, Page, RollbackRequest, Source};
 use crate::ledger::count;
 use crate::list::{self, Count};
 use crate::rows::{Deployment, JournalEntry, Service};
+use crate::trouble::Mutant;
 use crate::{check, read, sql};
 
 /// Most journal lines of one answer.
@@ -65,6 +66,9 @@ impl Scope {
         deploy::want(&mut tx, &service).await?;
 
         let mut spec = target.spec.clone();
+        if tx.has(Mutant::RollbackToNow) {
+            spec = deploy::current_spec(&mut tx, &service, None).await?;
+        }
         spec.strategy = service.strategy;
         spec.options = service.options.clone();
         if request.config == Source::Current {

@@ -1,12 +1,23 @@
 //! Deployments, their needs, their receipts.
 
-use super::{chunk, of_admin, of_member, statements, visible};
+use super::{alone, chunk, of_admin, of_member, statements, visible};
 
 macro_rules! deployment {
     () => {
         "d.id, d.service, d.project, d.version, d.spec, d.digest, d.template, d.secret, d.stage, d.rolled_back, \
          d.rollback_from, d.notes, d.error_message, d.waiting, d.created_by, d.created_at_us, d.finished_at_us, d.ok, \
          d.failed_by_hob, d.failed_by_app, d.retried, d.drained"
+    };
+}
+
+macro_rules! deployments_of {
+    ($ids:ident) => {
+        concat!(
+            "select ",
+            deployment!(),
+            " from service s join deployment d on d.id in (s.active, s.serving) where s.id in ",
+            $ids!()
+        )
     };
 }
 
@@ -26,10 +37,8 @@ statements! {
         where ", of_admin!("d.project"), " and not s.deleting and ((s.kind = 'service' and $4 = '') or d.service = $4)"
     );
     DEPLOYMENT_ROW = concat!("select ", deployment!(), " from deployment d where d.id = $1");
-    DEPLOYMENTS_BATCH = concat!(
-        "select ", deployment!(), " from service s join deployment d on d.id in (s.active, s.serving) where s.id in ",
-        chunk!()
-    );
+    DEPLOYMENTS_BATCH = deployments_of!(chunk);
+    DEPLOYMENTS_ALONE = deployments_of!(alone);
     DEPLOYMENT_INSERT = "insert into deployment
         (id, service, project, version, spec, port, digest, template, secret, stage, rolled_back, rollback_from, notes,
             error_message, waiting, created_by, created_at_us, ok, failed_by_hob, failed_by_app, retried, drained)

@@ -1,6 +1,6 @@
 //! Services and instances.
 
-use super::{chunk, of_admin, of_member, statements, visible};
+use super::{alone, chunk, of_admin, of_member, statements, visible};
 
 macro_rules! service {
     () => {
@@ -14,6 +14,64 @@ macro_rules! instance {
     () => {
         "i.id, i.service, i.deployment, i.template, i.state, i.created_at_us, i.gone_at_us, i.healthy_once, \
          i.crashed, i.exit"
+    };
+}
+
+macro_rules! instances_live {
+    ($ids:ident) => {
+        concat!(
+            "select ",
+            instance!(),
+            " from instance i where i.state in ('wanted', 'retiring') and i.service in ",
+            $ids!(),
+            " order by i.created_at_us, i.id"
+        )
+    };
+}
+
+macro_rules! instances_crashed {
+    ($ids:ident) => {
+        concat!(
+            "select ",
+            instance!(),
+            " from
+            (select n.*, row_number() over (partition by n.service order by n.gone_at_us desc, n.id desc) as place
+            from instance n where n.state = 'gone' and n.crashed and n.service in ",
+            $ids!(),
+            ") i
+        where i.place <= 20 order by i.gone_at_us desc, i.id desc"
+        )
+    };
+}
+
+/// In place of a list of ids.
+macro_rules! every {
+    () => {
+        "(select id from service)"
+    };
+}
+
+macro_rules! edge_services {
+    ($ids:ident) => {
+        concat!(
+            "select s.id, s.project, s.kind, s.name, d.id as receipt, d.port
+        from service s join deployment d on d.id = coalesce(s.active, s.serving, s.last)
+        where not s.deleting and s.id in ",
+            $ids!(),
+            " order by s.id"
+        )
+    };
+}
+
+macro_rules! edge_routes {
+    ($ids:ident) => {
+        concat!(
+            "select r.service, o.hostname, r.path from route r
+        join domain o on o.id = r.domain join service s on s.id = r.service
+        where r.enabled and not s.deleting and s.id in ",
+            $ids!(),
+            " order by r.service, o.hostname, r.path"
+        )
     };
 }
 
@@ -68,16 +126,10 @@ statements! {
             order by i.gone_at_us desc, i.id desc limit $2)";
     INSTANCES_LIVE_ANY = "select 1 as live from instance
         where service = $1 and state in ('wanted', 'retiring') limit 1";
-    INSTANCES_LIVE_BATCH = concat!(
-        "select ", instance!(), " from instance i where i.state in ('wanted', 'retiring') and i.service in ", chunk!(),
-        " order by i.created_at_us, i.id"
-    );
-    INSTANCES_CRASHED_BATCH = concat!(
-        "select ", instance!(), " from
-            (select n.*, row_number() over (partition by n.service order by n.gone_at_us desc, n.id desc) as place
-            from instance n where n.state = 'gone' and n.crashed and n.service in ", chunk!(), ") i
-        where i.place <= 20 order by i.gone_at_us desc, i.id desc"
-    );
+    INSTANCES_LIVE_BATCH = instances_live!(chunk);
+    INSTANCES_LIVE_ALONE = instances_live!(alone);
+    INSTANCES_CRASHED_BATCH = instances_crashed!(chunk);
+    INSTANCES_CRASHED_ALONE = instances_crashed!(alone);
     INSTANCES_OF_SERVICE = concat!(
         "select ", instance!(), " from instance i where i.service = $1 and i.state in ('wanted', 'retiring')
         order by i.created_at_us, i.id"
@@ -87,10 +139,8 @@ statements! {
         order by i.gone_at_us desc, i.id desc limit $2"
     );
 
-    EDGE_SERVICES = "select s.id, s.project, s.kind, s.name, d.id as receipt, d.port
-        from service s join deployment d on d.id = coalesce(s.active, s.serving, s.last)
-        where not s.deleting order by s.id";
-    EDGE_ROUTES = "select r.service, o.hostname, r.path from route r
-        join domain o on o.id = r.domain join service s on s.id = r.service
-        where r.enabled and not s.deleting order by r.service, o.hostname, r.path";
+    EDGE_SERVICES = edge_services!(every);
+    EDGE_SERVICES_BATCH = edge_services!(chunk);
+    EDGE_ROUTES = edge_routes!(every);
+    EDGE_ROUTES_BATCH = edge_routes!(chunk);
 }

@@ -7,7 +7,8 @@ use domain::{DeploymentId, Result, ServiceId};
 use uuid::Uuid;
 
 use super::System;
-use crate::db::{Tx, Value, args};
+use super::load::padded;
+use crate::db::{Row, Tx, Value, args};
 use crate::rows::EdgeEntry;
 use crate::{read, sql};
 
@@ -20,27 +21,20 @@ impl System {
         let services = tx.all(sql::EDGE_SERVICES, args![]).await?;
         let routes = tx.all(sql::EDGE_ROUTES, args![]).await?;
         tx.end().await?;
-        let mut matches: HashMap<ServiceId, Vec<RouteMatch>> = HashMap::new();
-        for row in &routes {
-            let found = RouteMatch {
-                host: row.text("hostname")?,
-                path: row.text("path")?,
-            };
-            matches.entry(row.parse("service")?).or_default().push(found);
+        entries(&services, &routes)
+    }
+
+    /// Those of [`System::edge_entries`] that are asked for.
+    pub async fn edge_entries_of(&self, ids: &[ServiceId]) -> Result<Vec<EdgeEntry>> {
+        let mut tx = self.read().await?;
+        let mut found = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(sql::CHUNK) {
+            let services = tx.all(sql::EDGE_SERVICES_BATCH, padded(chunk, sql::CHUNK)).await?;
+            let routes = tx.all(sql::EDGE_ROUTES_BATCH, padded(chunk, sql::CHUNK)).await?;
+            found.extend(entries(&services, &routes)?);
         }
-        let entry = |row| {
-            let service: ServiceId = crate::db::Row::parse(row, "id")?;
-            Ok(EdgeEntry {
-                service,
-                project: row.parse("project")?,
-                kind: read::kind(row)?,
-                name: row.text("name")?,
-                port: row.number_or_null("port")?,
-                receipt: row.parse("receipt")?,
-                matches: matches.remove(&service).unwrap_or_default(),
-            })
-        };
-        services.iter().map(entry).collect()
+        tx.end().await?;
+        Ok(found)
     }
 
     /// The highest epoch that may have been promised to the edge. New tables need a higher one.
@@ -71,6 +65,30 @@ impl System {
         }
         tx.commit().await
     }
+}
+
+fn entries(services: &[Row], routes: &[Row]) -> Result<Vec<EdgeEntry>> {
+    let mut matches: HashMap<ServiceId, Vec<RouteMatch>> = HashMap::new();
+    for row in routes {
+        let found = RouteMatch {
+            host: row.text("hostname")?,
+            path: row.text("path")?,
+        };
+        matches.entry(row.parse("service")?).or_default().push(found);
+    }
+    let entry = |row: &Row| {
+        let service: ServiceId = row.parse("id")?;
+        Ok(EdgeEntry {
+            service,
+            project: row.parse("project")?,
+            kind: read::kind(row)?,
+            name: row.text("name")?,
+            port: row.number_or_null("port")?,
+            receipt: row.parse("receipt")?,
+            matches: matches.remove(&service).unwrap_or_default(),
+        })
+    };
+    services.iter().map(entry).collect()
 }
 
 async fn add_receipt(tx: &mut Tx, boot: &str, deployment: DeploymentId, reported: Receipt) -> Result<()> {

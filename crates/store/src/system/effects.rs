@@ -34,6 +34,9 @@ impl System {
     /// [`System::apply`] for many services with one commit. Each one succeeds or fails alone; where the commit itself
     /// fails, all do.
     pub async fn apply_many(&self, fence: &Fence, batch: &[(ServiceId, Vec<Effect>)]) -> Vec<Result<()>> {
+        if let [(service, effects)] = batch {
+            return vec![self.apply(fence, *service, effects).await];
+        }
         match self.apply_batch(fence, batch).await {
             Ok(results) => results,
             Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),

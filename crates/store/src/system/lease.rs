@@ -6,6 +6,7 @@ use super::System;
 use crate::db::{Tx, args};
 use crate::input::Fence;
 use crate::sql;
+use crate::trouble::Mutant;
 
 impl System {
     /// Takes a lease that is free or over. Its own holder takes it anew at once, which makes older fences stale: a
@@ -52,7 +53,7 @@ pub(super) async fn check(tx: &mut Tx, fence: &Fence) -> Result<()> {
     let held = tx
         .first(sql::LEASE_HELD, args![&fence.name, fence.number, &fence.holder])
         .await?;
-    if held.is_some() {
+    if held.is_some() || tx.has(Mutant::SkipLease) {
         return Ok(());
     }
     let message = format!(

@@ -66,20 +66,52 @@ impl System {
     }
 }
 
+/// The statements of one load, for a number of services.
+struct Reading {
+    services: &'static str,
+    deployments: &'static str,
+    live: &'static str,
+    crashed: &'static str,
+    places: usize,
+}
+
+const ALONE: Reading = Reading {
+    services: sql::SERVICE_ROW,
+    deployments: sql::DEPLOYMENTS_ALONE,
+    live: sql::INSTANCES_LIVE_ALONE,
+    crashed: sql::INSTANCES_CRASHED_ALONE,
+    places: 1,
+};
+
+const BATCH: Reading = Reading {
+    services: sql::SERVICES_BATCH,
+    deployments: sql::DEPLOYMENTS_BATCH,
+    live: sql::INSTANCES_LIVE_BATCH,
+    crashed: sql::INSTANCES_CRASHED_BATCH,
+    places: sql::CHUNK,
+};
+
+impl Reading {
+    fn ids(&self, ids: &[ServiceId]) -> Vec<Value> {
+        padded(ids, self.places)
+    }
+}
+
 async fn load_chunk(tx: &mut Tx, ids: &[ServiceId], states: &mut Vec<ServiceState>) -> Result<()> {
     let mut services: HashMap<ServiceId, Service> = HashMap::with_capacity(ids.len());
-    for row in tx.all(sql::SERVICES_BATCH, padded(ids)).await? {
+    let read = if ids.len() == 1 { &ALONE } else { &BATCH };
+    for row in tx.all(read.services, read.ids(ids)).await? {
         let service = read::service(&row)?;
         services.insert(service.id, service);
     }
-    let rows = tx.all(sql::DEPLOYMENTS_BATCH, padded(ids)).await?;
+    let rows = tx.all(read.deployments, read.ids(ids)).await?;
     let mut deployments: HashMap<DeploymentId, Deployment> = HashMap::with_capacity(rows.len());
     for row in &rows {
         let deployment = read::deployment(row)?;
         deployments.insert(deployment.id, deployment);
     }
-    let mut instances = by_service(tx.all(sql::INSTANCES_LIVE_BATCH, padded(ids)).await?)?;
-    let mut crashes = by_service(tx.all(sql::INSTANCES_CRASHED_BATCH, padded(ids)).await?)?;
+    let mut instances = by_service(tx.all(read.live, read.ids(ids)).await?)?;
+    let mut crashes = by_service(tx.all(read.crashed, read.ids(ids)).await?)?;
     for id in ids {
         let Some(service) = services.remove(id) else { continue };
         states.push(ServiceState {
@@ -102,13 +134,13 @@ fn by_service(rows: Vec<Row>) -> Result<HashMap<ServiceId, Vec<InstanceRow>>> {
     Ok(found)
 }
 
-/// As many arguments as a batch statement takes; the last id fills up.
-fn padded(ids: &[ServiceId]) -> Vec<Value> {
+/// As many arguments as a statement takes; the last id fills up.
+pub(super) fn padded(ids: &[ServiceId], places: usize) -> Vec<Value> {
     let last = ids.last().copied();
     ids.iter()
         .copied()
         .chain(std::iter::repeat_with(move || last).flatten())
-        .take(sql::CHUNK)
+        .take(places)
         .map(Value::from)
         .collect()
 }

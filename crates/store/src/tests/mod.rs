@@ -12,5 +12,7 @@ mod resources;
 mod secrets;
 mod services;
 mod tenancy;
+#[cfg(feature = "simulation")]
+mod trouble;
 
 pub(crate) use bed::{Engine, World, both};
