@@ -107,6 +107,7 @@ pub struct RolloutOptions {
     /// Instances that may be on their way at once; `None`: 1, or 25 % (rounded up) above four instances.
     pub max_in_flight: Option<u32>,
     /// Instances above the wanted number that may be alive at once, draining ones included; `None`: as max_in_flight.
+    /// Those that were told to stop are counted as [`RolloutOptions::uncounted_stopping`] says.
     pub max_surge: Option<u32>,
     /// Wanted instances that may be missing while rolling.
     pub max_unavailable: u32,
@@ -175,6 +176,13 @@ impl RolloutOptions {
         } else {
             surge
         }
+    }
+
+    /// Instances that do not count against the surge, because they were drained and told to stop: as many as may be on
+    /// their way at once, and never more than the surge itself. So a rollout's next step need not wait for the last
+    /// one's processes to end, and who allows nothing above the wanted number gets nothing above it.
+    pub fn uncounted_stopping(&self, instances: u32) -> u32 {
+        self.in_flight(instances).min(self.max_surge.unwrap_or(u32::MAX))
     }
 
     /// The steps that a strategy takes before it goes all the way. Empty: it goes all the way at once.

@@ -376,6 +376,10 @@ impl Reconciler {
                 self.parts.edge.close_busy(&[id]);
             }
             wake = earlier(wake, self.operations.stop(service, id, grace, now));
+            if self.operations.is_stopping(id) {
+                // It counts less from now on: what takes its place need not wait for the engine to say so.
+                self.due.insert(service);
+            }
         }
         for id in deeds.removals {
             self.forget_instance(service, id, now);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use domain::routing::{RoutingTable, ServiceEntry};
 use domain::{DeploymentId, InstanceId, RolloutOptions, ServiceId, Stage, Strategy};
 use engine::{Exit, InstanceStatus};
-use store::{Deployment, InstanceState, JournalEntry, ServiceKind, ServiceState};
+use store::{Deployment, InstanceRow, InstanceState, JournalEntry, ServiceKind, ServiceState};
 use testkit::fake_engine::{self, Event};
 use testkit::{FakeEdge, FakeEngine, Health};
 use tokio::sync::watch;
@@ -65,6 +65,8 @@ pub struct Truth {
     version: i64,
     alive: bool,
     asked_to_stop: bool,
+    /// The reconciler has begun to stop it, whether or not the engine has heard of it.
+    told_to_stop: bool,
     pub removed: bool,
     /// Checks passed in a row, as seen by which life.
     passes: (u32, u32),
@@ -252,6 +254,13 @@ impl Book {
         }
     }
 
+    /// The reconciler begins to stop an instance: from now on it counts less (invariant 1).
+    pub fn told_to_stop(&self, id: InstanceId) {
+        if let Some(truth) = self.pages().instances.get_mut(&id) {
+            truth.told_to_stop = true;
+        }
+    }
+
     /// An effect on the engine is about to happen: invariants 4 and 20.
     pub fn effect(&self, life: u32, what: &str, id: InstanceId, listed: bool) {
         self.read_engine();
@@ -347,6 +356,7 @@ impl Pages {
                     version: event.version,
                     alive: true,
                     asked_to_stop: false,
+                    told_to_stop: false,
                     removed: false,
                     passes: (0, 0),
                     proven: false,
@@ -535,7 +545,11 @@ impl Pages {
         let serving = state.serving.as_ref().map_or(0, |d| d.spec.instances);
         let before = serving.max(known.previous_serving);
         let wanted = goal.spec.instances;
-        let ceiling = wanted.max(before) + goal.spec.options.surge(wanted);
+        let options = &goal.spec.options;
+        let told = |row: &&InstanceRow| self.instances.get(&row.id).is_some_and(|truth| truth.told_to_stop);
+        let stopping = state.instances.iter().filter(told).count() as u32;
+        let uncounted = stopping.min(options.uncounted_stopping(wanted));
+        let ceiling = wanted.max(before) + options.surge(wanted) + uncounted;
         let live = state.instances.len() as u32;
         (live > ceiling).then(|| {
             let text = format!("{}: {live} instances are intended, {ceiling} are allowed", known.name);

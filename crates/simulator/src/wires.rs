@@ -108,6 +108,7 @@ impl Engine for SimEngine {
     }
 
     async fn stop(&self, id: InstanceId, grace: Duration) -> Result<(), EngineError> {
+        self.ends.book.told_to_stop(id);
         if self.ends.mutant == Some(Mutant::StopDoesNothing) {
             return self.effect(2, "stop", id, async { Ok(()) }).await;
         }

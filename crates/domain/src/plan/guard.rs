@@ -40,7 +40,11 @@ fn surge_ceiling(desired: &Desired, goal: Option<&Goal>, observed: &Observed, pl
         return Ok(());
     }
     let live = observed.instances.iter().filter(|s| alive(s)).count() as u32;
-    let ceiling = goal.map_or(0, |goal| ceiling(desired, goal));
+    // Told to stop, which invariant 4 allows for drained ones only.
+    let stopping = |s: &&Seen| s.retiring && s.process == Process::Stopping;
+    let stopping = observed.instances.iter().filter(stopping).count() as u32;
+    let uncounted = goal.map_or(0, |goal| goal.options.uncounted_stopping(goal.instances));
+    let ceiling = goal.map_or(0, |goal| ceiling(desired, goal)) + stopping.min(uncounted);
     if live + added > ceiling {
         return violation(1, format!("{live} live and {added} more exceed {ceiling}"));
     }

@@ -100,8 +100,11 @@ impl<'a> Scene<'a> {
         seen.iter().filter(|s| self.available(s)).count() as u32
     }
 
-    fn live(&self) -> u32 {
-        (self.fresh.len() + self.stale.len() + self.leaving.len()) as u32
+    /// Those that count against the ceiling: all that live, but for a bounded number that were told to stop.
+    fn counted(&self, goal: &Goal) -> u32 {
+        let live = (self.fresh.len() + self.stale.len() + self.leaving.len()) as u32;
+        let stopping = self.leaving.iter().filter(|s| s.process == Process::Stopping).count() as u32;
+        live - stopping.min(goal.options.uncounted_stopping(goal.instances))
     }
 
     /// Ended ones are collected, intended ones launched, unreachable ones stopped.
@@ -174,7 +177,7 @@ impl<'a> Scene<'a> {
                 continue;
             } else if !self.abandoned(seen)
                 && self.available_count(&self.fresh) == 0
-                && self.live() < self.ceiling(goal)
+                && self.counted(goal) < self.ceiling(goal)
             {
                 // Not well, but nothing better serves yet and there is room for its successor: it may recover.
                 continue;
@@ -268,7 +271,7 @@ impl<'a> Scene<'a> {
         } else {
             goal.instances
         };
-        let room = self.ceiling(goal).saturating_sub(self.live());
+        let room = self.ceiling(goal).saturating_sub(self.counted(goal));
         let count = missing.min(in_flight.saturating_sub(on_the_way)).min(room);
         for _ in 0..count {
             let (deployment, template) = (goal.deployment, goal.template.clone());
@@ -276,7 +279,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Invariant 1: most instances that may be alive, leaving ones included.
+    /// Invariant 1: most instances that may be alive, leaving ones included, see [`Scene::counted`].
     fn ceiling(&self, goal: &Goal) -> u32 {
         ceiling(self.desired, goal)
     }
@@ -360,7 +363,7 @@ impl<'a> Scene<'a> {
                 _ => None,
             });
             let what = failing.map(|w| format!(": {w}")).unwrap_or_default();
-            let drains = if self.live() >= self.ceiling(goal) && !self.leaving.is_empty() {
+            let drains = if self.counted(goal) >= self.ceiling(goal) && !self.leaving.is_empty() {
                 format!("; {} draining", self.leaving.len())
             } else {
                 String::new()
@@ -386,7 +389,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Most live instances that a step may lead to.
+/// Most counted instances that a step may lead to.
 pub(super) fn ceiling(desired: &Desired, goal: &Goal) -> u32 {
     let before = desired.serving.as_ref().map_or(0, |s| s.instances);
     goal.instances.max(before) + goal.options.surge(goal.instances)
