@@ -3,17 +3,18 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use domain::routing::{EdgeView, RoutingTable};
+use domain::routing::{EdgeView, Receipt, RoutingTable};
 use domain::{Behaviour, DeploymentId, InstanceId};
-use edge::{EdgeArgs, EdgeClient, EdgeCommand, HeldSockets, Supervision};
+use edge::{EdgeArgs, EdgeClient, EdgeCommand, HeldSockets, Receipts, Supervision};
 use engine::{Finding, Level};
 use reconcile::EdgePort;
 use store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use super::runtime::fine;
 
@@ -23,8 +24,11 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const NAME_SERVERS_MAX: usize = 3;
 /// What the edge runs as where the platform runs as root: `nobody`, who owns nothing.
 const NOBODY: (u32, u32) = (65_534, 65_534);
-/// Receipts are written at most so often.
-const RECEIPTS_EVERY: Duration = Duration::from_secs(1);
+/// The edge reports receipts about once a second. As long as tables change, and a little longer, it is asked so often:
+/// whoever looks at a deployment that has just ended wants to see its requests.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+/// The edge counts as being in a rollout for so long after its last change.
+const ROLLOUT_QUIET: Duration = Duration::from_secs(2);
 
 /// How long requests in flight may keep the edge from ending.
 const END_PATIENCE: Duration = Duration::from_secs(15);
@@ -196,8 +200,8 @@ impl EdgePort for EdgeLink {
         self.view.clone()
     }
 
-    fn behaviour(&self, _deployment: DeploymentId) -> Behaviour {
-        Behaviour::default()
+    fn behaviour(&self, deployment: DeploymentId) -> Behaviour {
+        self.client.behaviour(deployment)
     }
 
     fn close_busy(&self, instances: &[InstanceId]) {
@@ -226,20 +230,52 @@ fn translated(mut source: watch::Receiver<edge::EdgeView>) -> watch::Receiver<Ed
 /// Writes what the edge has counted beside the deployments. Cumulative per run of the edge, so writing twice is
 /// writing once, and what one write misses the next one brings.
 async fn keep_receipts(client: EdgeClient, store: Store) {
-    let mut receipts = client.receipts();
-    while receipts.changed().await.is_ok() {
-        let newest = receipts.borrow_and_update().clone();
-        for (boot, counted) in newest.by_boot {
-            let counted: Vec<_> = counted.into_iter().collect();
-            if let Err(error) = store.system().add_receipts(boot, &counted).await {
-                tracing::warn!(
-                    error = error.context,
-                    "receipts could not be written; they will be with the next ones"
-                );
+    let (mut receipts, mut view) = (client.receipts(), client.watch());
+    let mut ask = tokio::time::interval(ASK_EVERY);
+    ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut changed_at = Instant::now();
+    let mut written = Receipts::default();
+    loop {
+        tokio::select! {
+            changed = receipts.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let newest = receipts.borrow_and_update().clone();
+                if write_receipts(&store, &newest, &written).await {
+                    written = newest;
+                }
             }
+            Ok(()) = view.changed() => {
+                view.mark_unchanged();
+                changed_at = Instant::now();
+            }
+            _ = ask.tick(), if changed_at.elapsed() < ROLLOUT_QUIET => client.ask_receipts(),
         }
-        tokio::time::sleep(RECEIPTS_EVERY).await;
     }
+}
+
+/// Writes those that differ from what was written before. Says whether all of them could be.
+async fn write_receipts(store: &Store, newest: &Receipts, written: &Receipts) -> bool {
+    let mut is_complete = true;
+    for (boot, counted) in &newest.by_boot {
+        let before = written.by_boot.iter().find(|(known, _)| known == boot);
+        let is_news =
+            |(id, receipt): &(&DeploymentId, &Receipt)| before.and_then(|(_, before)| before.get(id)) != Some(receipt);
+        let counted: Vec<_> = counted
+            .iter()
+            .filter(is_news)
+            .map(|(id, receipt)| (*id, *receipt))
+            .collect();
+        if let Err(error) = store.system().add_receipts(*boot, &counted).await {
+            is_complete = false;
+            tracing::warn!(
+                error = error.context,
+                "receipts could not be written; they will be with the next ones"
+            );
+        }
+    }
+    is_complete
 }
 
 #[cfg(test)]

@@ -63,6 +63,21 @@ impl Behaviour {
         }
     }
 
+    /// Field-wise sum.
+    pub fn plus(&self, other: &Behaviour) -> Behaviour {
+        let (longer, shorter) = if self.latency.len() < other.latency.len() {
+            (other, self)
+        } else {
+            (self, other)
+        };
+        let added = shorter.latency.iter().copied().chain(std::iter::repeat(0));
+        Behaviour {
+            requests: self.requests + other.requests,
+            failed: self.failed + other.failed,
+            latency: longer.latency.iter().zip(added).map(|(a, b)| a + b).collect(),
+        }
+    }
+
     /// Within which time the given share (0 to 1) of the requests was first answered. `None` without requests.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let total: u64 = self.latency.iter().sum();
@@ -112,6 +127,11 @@ mod tests {
         assert_eq!(Behaviour::bucket(Duration::ZERO), 0);
         assert_eq!(Behaviour::bucket(Duration::MAX), BUCKETS - 1);
         assert!(Behaviour::upper(BUCKETS - 1) > Duration::from_secs(60));
+    }
+
+    #[test]
+    fn behaviours_add_up() {
+        assert_eq!(seen(&[1, 2]).plus(&seen(&[2, 700])), seen(&[1, 2, 2, 700]));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use crate::client::Client;
 use crate::exchange::Exchange;
 use crate::pages::Refusal;
-use crate::pool::Upstream;
 use crate::tally::Outcome;
+use crate::upstream::Upstream;
 
 /// Why a body was broken off.
 #[derive(Debug, thiserror::Error)]

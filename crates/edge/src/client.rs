@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::{IpAddr, TcpListener};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -12,11 +13,12 @@ use domain::InstanceId;
 use http::HeaderValue;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::net::TcpStream;
 
 use crate::client_io::ClientIo;
 use crate::head_guard::HeadGuard;
-use crate::headers::Forwarding;
+use crate::headers::{Forwarding, Scheme};
 use crate::pages::Refusal;
 use crate::upgrade::Upgrade;
 use crate::worker::Worker;
@@ -37,6 +39,7 @@ pub enum Side {
 pub struct Entrance {
     pub listener: TcpListener,
     pub side: Side,
+    pub scheme: Scheme,
     /// The listener's port, for `X-Forwarded-Port`.
     pub port: HeaderValue,
 }
@@ -47,6 +50,7 @@ impl Entrance {
         Ok(Entrance {
             listener: self.listener.try_clone()?,
             side: self.side,
+            scheme: self.scheme,
             port: self.port.clone(),
         })
     }
@@ -78,6 +82,8 @@ enum Phase {
     Parked,
     /// A request's head has begun to come in.
     Head,
+    /// A request waits for a target. Its own deadline ends it.
+    Held,
     /// A request is being served.
     Serving,
     Upgraded,
@@ -88,6 +94,7 @@ pub struct Client {
     pub worker: Rc<Worker>,
     pub side: Side,
     pub peer: IpAddr,
+    socket: RawFd,
     pub forwarding: Forwarding,
     pub upgrade: RefCell<Option<Upgrade>>,
     head_guard: RefCell<HeadGuard>,
@@ -107,11 +114,13 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(worker: Rc<Worker>, entrance: &Entrance, peer: IpAddr) -> Self {
+    /// `socket` is the connection's, whose owner is the task that serves it.
+    pub fn new(worker: Rc<Worker>, entrance: &Entrance, peer: IpAddr, socket: RawFd) -> Self {
         let now = worker.now();
         Client {
-            forwarding: Forwarding::new(peer, &entrance.port),
+            forwarding: Forwarding::new(peer, entrance.scheme, &entrance.port),
             worker,
+            socket,
             side: entrance.side,
             peer,
             upgrade: RefCell::default(),
@@ -155,6 +164,24 @@ impl Client {
         self.fault.set(None);
     }
 
+    /// The request waits for a target.
+    pub fn begin_wait(&self) {
+        self.enter(Phase::Held);
+    }
+
+    pub fn end_wait(&self) {
+        self.enter(Phase::Serving);
+    }
+
+    /// Whether the client has closed its end. For times at which nobody reads from it; only while its connection is
+    /// served.
+    pub fn has_left(&self) -> bool {
+        // SAFETY: a request is being served, so that hyper has the socket, which is open.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.socket) };
+        let mut polled = [PollFd::new(socket, PollFlags::from_bits_retain(libc::POLLRDHUP))];
+        poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
     /// What the client has done wrong in the middle of its request, for which nobody else is to be blamed.
     pub fn fault(&self) -> Option<Refusal> {
         self.fault.get()
@@ -195,7 +222,7 @@ impl Client {
             }
             // The deadline of a head runs from its first byte.
             Phase::Head => self.head_guard.borrow_mut().read(bytes),
-            Phase::Parked | Phase::Serving | Phase::Upgraded => self.stamp(),
+            Phase::Parked | Phase::Held | Phase::Serving | Phase::Upgraded => self.stamp(),
         }
     }
 
@@ -233,6 +260,7 @@ impl Client {
             Phase::Idle => over(since, limits.tick_ms).then_some(Signal::Park),
             Phase::Parked => close(limits.keep_alive_ms),
             Phase::Head => close(limits.head_ms),
+            Phase::Held => None,
             Phase::Serving if self.awaits_client.get() => close(limits.client_body_ms),
             Phase::Serving => over(since, limits.app_silence_ms).then_some(Signal::Expire),
             Phase::Upgraded => close(limits.upgraded_ms),

@@ -49,7 +49,8 @@ pub fn bind(dir: &Path) -> io::Result<StdUnixListener> {
 /// What changes without being asked for.
 struct News {
     busy: watch::Sender<Busy>,
-    receipts: watch::Sender<HashMap<DeploymentId, Receipt>>,
+    /// Rung when something was counted.
+    counted: watch::Sender<()>,
 }
 
 /// Serves the control socket for as long as the edge runs. Only `owner` and root are listened to.
@@ -57,10 +58,10 @@ pub async fn serve(edge: Rc<Edge>, listener: StdUnixListener, owner: u32) -> io:
     let listener = UnixListener::from_std(listener)?;
     let news = Rc::new(News {
         busy: watch::Sender::default(),
-        receipts: watch::Sender::default(),
+        counted: watch::Sender::default(),
     });
     spawn_local(watch_busy(Rc::clone(&edge), Rc::clone(&news)));
-    spawn_local(watch_receipts(Rc::clone(&edge), Rc::clone(&news)));
+    spawn_local(watch_books(Rc::clone(&edge), Rc::clone(&news)));
     let peers = Rc::new(());
     loop {
         let (stream, _) = match listener.accept().await {
@@ -97,12 +98,12 @@ async fn watch_busy(edge: Rc<Edge>, news: Rc<News>) {
     }
 }
 
-async fn watch_receipts(edge: Rc<Edge>, news: Rc<News>) {
+async fn watch_books(edge: Rc<Edge>, news: Rc<News>) {
     loop {
         edge.books.dirty().wait().await;
         tokio::time::sleep(REPORT_EVERY).await;
         edge.books.dirty().clear();
-        news.receipts.send_replace(edge.books.receipts());
+        news.counted.send_replace(());
     }
 }
 
@@ -120,7 +121,7 @@ async fn converse(edge: &Edge, news: &News, stream: UnixStream) -> io::Result<()
     };
     let mut settled = edge.settled();
     let mut busy = news.busy.subscribe();
-    let mut receipts = news.receipts.subscribe();
+    let mut counted = news.counted.subscribe();
     let epoch = settled.borrow_and_update().epoch;
     let hello = FromEdge::Hello {
         version: protocol::VERSION,
@@ -138,7 +139,7 @@ async fn converse(edge: &Edge, news: &News, stream: UnixStream) -> io::Result<()
     }
     let (inbox, mut messages) = mpsc::channel(INBOX);
     let pump = spawn_local(pump(reader, inbox));
-    let mut reported = HashMap::new();
+    let mut reported = Reported::default();
     report(edge, &mut reported, &mut writer).await?;
     loop {
         let answer = tokio::select! {
@@ -162,7 +163,6 @@ async fn converse(edge: &Edge, news: &News, stream: UnixStream) -> io::Result<()
                 }
                 Some(ToEdge::Status) => Some(FromEdge::Status(edge.status())),
                 Some(ToEdge::Receipts) => {
-                    reported.clear();
                     report(edge, &mut reported, &mut writer).await?;
                     None
                 }
@@ -179,8 +179,8 @@ async fn converse(edge: &Edge, news: &News, stream: UnixStream) -> io::Result<()
                 let busy = busy.borrow_and_update().clone();
                 Some(FromEdge::Busy { busy })
             }
-            Ok(()) = receipts.changed() => {
-                receipts.mark_unchanged();
+            Ok(()) = counted.changed() => {
+                counted.mark_unchanged();
                 report(edge, &mut reported, &mut writer).await?;
                 None
             }
@@ -201,24 +201,40 @@ async fn pump(mut reader: OwnedReadHalf, inbox: mpsc::Sender<ToEdge>) -> io::Res
     }
 }
 
-/// Reports the receipts that differ from `reported`.
+/// What one peer has been told.
+#[derive(Default)]
+struct Reported {
+    receipts: HashMap<DeploymentId, Receipt>,
+    /// Requests and failures of each behaviour: it does not change without one of them.
+    behaviours: HashMap<DeploymentId, (u64, u64)>,
+}
+
+/// Reports the receipts and behaviours that differ from `reported`.
 async fn report(
     edge: &Edge,
-    reported: &mut HashMap<DeploymentId, Receipt>,
+    reported: &mut Reported,
     writer: &mut (impl tokio::io::AsyncWrite + Unpin),
 ) -> io::Result<()> {
     let now = edge.books.receipts();
-    let changed = now.iter().filter(|(id, receipt)| reported.get(id) != Some(receipt));
-    let receipts: Vec<_> = changed.map(|(id, receipt)| (*id, *receipt)).collect();
-    *reported = now;
-    protocol::write(
-        writer,
-        &FromEdge::Receipts {
-            edge_boot: edge.boot,
-            receipts,
-        },
-    )
-    .await
+    let changed = now
+        .iter()
+        .filter(|(id, receipt)| reported.receipts.get(id) != Some(receipt));
+    let receipts = changed.map(|(id, receipt)| (*id, *receipt)).collect();
+    reported.receipts = now;
+    let mut behaviours: Vec<_> = edge.books.behaviours().into_iter().collect();
+    let told: HashMap<_, _> = behaviours
+        .iter()
+        .map(|(id, behaviour)| (*id, (behaviour.requests, behaviour.failed)))
+        .collect();
+    behaviours.retain(|(id, _)| reported.behaviours.get(id) != told.get(id));
+    reported.behaviours = told;
+    let edge_boot = edge.boot;
+    let frame = FromEdge::Receipts {
+        edge_boot,
+        receipts,
+        behaviours,
+    };
+    protocol::write(writer, &frame).await
 }
 
 /// Sends the listening sockets beside a frame that says what they are.

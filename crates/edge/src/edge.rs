@@ -17,6 +17,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::client::{Entrance, Side};
+use crate::headers::Scheme;
+use crate::hold::Rooms;
 use crate::limits::Limits;
 use crate::persist::TableDir;
 use crate::protocol::{Busy, SocketRole, Status};
@@ -95,12 +97,14 @@ impl Edge {
         let idle = Arc::new(Notify::new());
         let mut register = Register::new(Arc::clone(&idle));
         let first = Arc::new(dir.load());
-        let (table, _) = register.compile(&first, &books);
+        let rooms = Rooms::new(&limits);
+        let (table, _) = register.compile(&first, &books, &rooms);
         let table = Arc::new(ArcSwap::from_pointee(table));
         let shared = Arc::new(Shared {
             table,
             limits,
             workers,
+            rooms,
             connections: AtomicUsize::new(0),
         });
         let entrances = entrances(&sockets)?;
@@ -184,6 +188,7 @@ impl Edge {
             pid: std::process::id(),
             epoch: self.settled.borrow().epoch,
             connections: self.shared.connections.load(Ordering::Relaxed),
+            held: self.shared.rooms.held(),
             workers: self.shared.workers,
             instances: self.register().routed().len(),
         }
@@ -216,14 +221,16 @@ impl Edge {
     }
 
     /// Serves by `table` from now on: in this order, requests can find the new table; the instances that are not in it
-    /// are marked; every worker has seen both and dropped its idle connections to them.
+    /// are marked; requests that wait look for a target; every worker has seen both and dropped its idle connections to
+    /// the marked ones.
     async fn apply(&self, table: &RoutingTable) {
         {
             let mut register = self.register();
-            let (compiled, leaving) = register.compile(table, &self.books);
+            let (compiled, leaving) = register.compile(table, &self.books, &self.shared.rooms);
             self.shared.table.store(Arc::new(compiled));
             register.retire(leaving);
         }
+        self.shared.rooms.knock();
         for settled in self.tell_all(Order::Settle).await {
             let _ = settled.await;
         }
@@ -262,8 +269,9 @@ impl Edge {
     }
 
     /// Accepts nothing more and waits for what is in flight, up to the limit. The listeners stay open only where
-    /// somebody else holds them.
+    /// somebody else holds them. Requests that wait for a target are refused: no table will come any more.
     pub async fn drain(&self) {
+        self.shared.rooms.close();
         drop(std::mem::take(&mut *self.sockets()));
         let all = async {
             for drained in self.tell_all(Order::Drain).await {
@@ -288,6 +296,7 @@ fn entrances(sockets: &Sockets) -> io::Result<Vec<Entrance>> {
         Ok(Entrance {
             listener: listener.try_clone()?,
             side,
+            scheme: Scheme::Http,
             port,
         })
     };

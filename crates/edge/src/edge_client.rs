@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::routing::{Receipt, RoutingTable};
-use domain::{DeploymentId, InstanceId};
+use domain::{Behaviour, DeploymentId, InstanceId};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::behaviours::Behaviours;
 use crate::protocol::{self, Busy, FromEdge, MAX_FRAME, SOCKET, SocketRole, Status, ToEdge};
 
 /// How long until the next try to reach an edge that is not there. It is on the way of every restart of the edge.
@@ -68,7 +69,9 @@ impl Receipts {
         found.fold(Receipt::default(), |sum, receipt| sum.plus(*receipt))
     }
 
-    fn merge(&mut self, boot: Uuid, receipts: Vec<(DeploymentId, Receipt)>) {
+    /// Says whether that changed anything.
+    fn merge(&mut self, boot: Uuid, receipts: Vec<(DeploymentId, Receipt)>) -> bool {
+        let is_news = !receipts.is_empty() || self.by_boot.last().is_none_or(|(last, _)| *last != boot);
         if self.by_boot.last().is_none_or(|(last, _)| *last != boot) {
             self.by_boot.push((boot, HashMap::new()));
             let excess = self.by_boot.len().saturating_sub(MAX_BOOTS);
@@ -77,6 +80,7 @@ impl Receipts {
         if let Some((_, kept)) = self.by_boot.last_mut() {
             kept.extend(receipts);
         }
+        is_news
     }
 }
 
@@ -90,6 +94,7 @@ pub struct EdgeClient {
     receipts_asked: Arc<watch::Sender<u64>>,
     view: watch::Receiver<EdgeView>,
     receipts: watch::Receiver<Receipts>,
+    behaviours: Arc<Behaviours>,
 }
 
 impl EdgeClient {
@@ -104,6 +109,7 @@ impl EdgeClient {
             receipts_asked: Arc::new(watch::Sender::default()),
             view,
             receipts,
+            behaviours: Arc::default(),
         };
         let link = Link {
             dir: Arc::clone(&client.dir),
@@ -112,6 +118,7 @@ impl EdgeClient {
             receipts_asked: client.receipts_asked.subscribe(),
             view: view_tx,
             receipts: receipts_tx,
+            behaviours: Arc::clone(&client.behaviours),
         };
         tokio::spawn(link.run());
         client
@@ -119,6 +126,7 @@ impl EdgeClient {
 
     /// Has `table` served; of several, only the newest is kept. Ignored when it is not newer than the last.
     pub fn publish(&self, table: RoutingTable) {
+        self.behaviours.forget_all_but(&table);
         self.wanted.send_if_modified(|wanted| {
             let newer = wanted.as_ref().is_none_or(|wanted| table.epoch > wanted.epoch);
             if newer {
@@ -136,7 +144,14 @@ impl EdgeClient {
         self.receipts.clone()
     }
 
-    /// Asks for the receipts of this moment; they arrive at [`EdgeClient::receipts`].
+    /// What this client has heard of a deployment since it was made, over all runs of the edge; it only grows, unless the
+    /// deployment has been out of every table for long.
+    pub fn behaviour(&self, deployment: DeploymentId) -> Behaviour {
+        self.behaviours.sum(deployment)
+    }
+
+    /// Asks for the receipts and behaviours of this moment; they arrive at [`EdgeClient::receipts`] and
+    /// [`EdgeClient::behaviour`].
     pub fn ask_receipts(&self) {
         self.receipts_asked.send_modify(|asked| *asked += 1);
     }
@@ -209,6 +224,7 @@ struct Link {
     receipts_asked: watch::Receiver<u64>,
     view: watch::Sender<EdgeView>,
     receipts: watch::Sender<Receipts>,
+    behaviours: Arc<Behaviours>,
 }
 
 impl Link {
@@ -310,8 +326,13 @@ impl Link {
                 self.settled(&busy);
                 self.view.send_modify(|view| view.busy = busy.into_iter().collect());
             }
-            FromEdge::Receipts { edge_boot, receipts } => {
-                self.receipts.send_modify(|kept| kept.merge(edge_boot, receipts));
+            FromEdge::Receipts {
+                edge_boot,
+                receipts,
+                behaviours,
+            } => {
+                self.behaviours.merge(edge_boot, behaviours);
+                self.receipts.send_if_modified(|kept| kept.merge(edge_boot, receipts));
             }
             FromEdge::Sockets(_) | FromEdge::Status(_) => {}
         }

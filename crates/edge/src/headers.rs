@@ -85,9 +85,26 @@ pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
 }
 
+/// How the client speaks to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
 /// What the app is told about the client, computed once for each connection.
 pub struct Forwarding {
     peer: IpAddr,
+    scheme: Scheme,
     address: HeaderValue,
     port: HeaderValue,
     /// `Forwarded` for the host of the last request: seldom another one on the same connection.
@@ -95,21 +112,27 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
-    pub fn new(peer: IpAddr, port: &HeaderValue) -> Self {
+    pub fn new(peer: IpAddr, scheme: Scheme, port: &HeaderValue) -> Self {
         let address = text(peer.to_string());
         Forwarding {
             peer,
+            scheme,
             address,
             port: port.clone(),
             last: RefCell::default(),
         }
     }
 
+    /// Whether nobody on the way can have read along.
+    pub fn is_secure(&self) -> bool {
+        self.scheme == Scheme::Https
+    }
+
     /// Sets `X-Forwarded-*`, `X-Real-IP` and `Forwarded` from what is known, in place of whatever came in.
     pub fn apply(&self, headers: &mut HeaderMap, host: &HeaderValue) {
         headers.insert(X_FORWARDED_FOR, self.address.clone());
         headers.insert(X_REAL_IP, self.address.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme.as_str()));
         headers.insert(X_FORWARDED_HOST, host.clone());
         headers.insert(X_FORWARDED_PORT, self.port.clone());
         headers.insert(FORWARDED, self.forwarded(host));
@@ -124,9 +147,10 @@ impl Forwarding {
         }
         // The host has been checked: it holds nothing that would end the quotes.
         let quoted = host.to_str().unwrap_or_default();
+        let scheme = self.scheme.as_str();
         let value = text(match self.peer {
-            IpAddr::V4(peer) => format!("for={peer};host=\"{quoted}\";proto=http"),
-            IpAddr::V6(peer) => format!("for=\"[{peer}]\";host=\"{quoted}\";proto=http"),
+            IpAddr::V4(peer) => format!("for={peer};host=\"{quoted}\";proto={scheme}"),
+            IpAddr::V6(peer) => format!("for=\"[{peer}]\";host=\"{quoted}\";proto={scheme}"),
         });
         *last = Some((host.clone(), value.clone()));
         value
@@ -238,18 +262,18 @@ mod tests {
             ("x-forwarded-for", "7.7.7.7"),
             ("forwarded", "for=6.6.6.6"),
             ("x-forwarded-host", "evil"),
-            ("x-forwarded-proto", "https"),
+            ("x-forwarded-proto", "gopher"),
         ]);
         let port = HeaderValue::from_static("8080");
-        let forwarding = Forwarding::new("2001:db8::7".parse().unwrap(), &port);
+        let forwarding = Forwarding::new("2001:db8::7".parse().unwrap(), Scheme::Https, &port);
         forwarding.apply(&mut headers, &HeaderValue::from_static("a.test:8080"));
         let expected = map(&[
             ("x-forwarded-for", "2001:db8::7"),
             ("x-real-ip", "2001:db8::7"),
-            ("x-forwarded-proto", "http"),
+            ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "a.test:8080"),
             ("x-forwarded-port", "8080"),
-            ("forwarded", "for=\"[2001:db8::7]\";host=\"a.test:8080\";proto=http"),
+            ("forwarded", "for=\"[2001:db8::7]\";host=\"a.test:8080\";proto=https"),
         ]);
         assert_eq!(headers, expected);
     }

@@ -7,14 +7,16 @@
 //! # Expected flow
 //! [`edge_main`] takes over the listening sockets, enters the instances' network and gives up its privileges
 //! (`process`). It starts one `worker` per core; each accepts from the same listeners and serves its connections
-//! (`client`) to their end. A request is checked (`request`), routed (`table`), given to the least loaded instance
-//! (`forward`, `pool`) and counted (`exchange`, `tally`). The control thread takes tables from the control socket,
+//! (`client`) to their end. A request is checked (`request`), routed (`table`), given to the least loaded instance of a
+//! version (`service`, `shares`, `wish`), perhaps after a wait (`hold`), forwarded (`forward`, `upstream`) and counted
+//! (`exchange`, `tally`). The control thread takes tables from the control socket,
 //! puts them in force and on disk, and only then acknowledges them (`control`, `edge`, `persist`).
 //!
 //! The control plane's end is [`EdgeClient`], which publishes tables and watches what became of them, and
 //! [`supervise()`], which keeps an edge running.
 
 mod args;
+mod behaviours;
 mod body;
 mod client;
 mod client_io;
@@ -26,6 +28,7 @@ mod exchange;
 mod forward;
 mod head_guard;
 mod headers;
+mod hold;
 mod instance;
 mod limits;
 mod pages;
@@ -35,10 +38,14 @@ mod privileges;
 mod process;
 pub mod protocol;
 mod request;
+mod service;
+mod shares;
 mod supervise;
 mod table;
 mod tally;
 mod upgrade;
+mod upstream;
+mod wish;
 mod worker;
 
 pub use args::EdgeArgs;

@@ -12,6 +12,12 @@ pub struct Limits {
     pub max_connections: usize,
     /// Most requests at once that wait for the head of their answer; beyond it: 503.
     pub max_pending: usize,
+    /// Most requests of one service at once that wait for a target to become ready; beyond it: 503.
+    pub max_held_per_service: usize,
+    /// The same of all services together.
+    pub max_held: usize,
+    /// Most bytes of the heads of requests that wait for a target; beyond it: 503.
+    pub max_held_bytes: usize,
     /// Most bytes of a request's head; beyond it: 431. At least 8192.
     pub head_bytes: usize,
     /// Most header lines of a request; beyond it: 431.
@@ -20,6 +26,8 @@ pub struct Limits {
     pub answer_head_bytes: usize,
     /// Most bytes of a request's body; beyond it: 413 or the connection is cut. Zero: as many as the app takes.
     pub body_bytes: u64,
+    /// Longest wait for a target, whatever a service's hold says; then 503.
+    pub held_ms: u64,
     /// From the first byte of a head to its last.
     pub head_ms: u64,
     /// A connection on which nothing is asked.
@@ -50,10 +58,14 @@ impl Default for Limits {
         Limits {
             max_connections: 20_000,
             max_pending: 10_000,
+            max_held_per_service: 5_000,
+            max_held: 10_000,
+            max_held_bytes: 32 << 20,
             head_bytes: 64 * 1024,
             head_lines: 100,
             answer_head_bytes: 128 * 1024,
             body_bytes: 0,
+            held_ms: 300_000,
             head_ms: 15_000,
             keep_alive_ms: 75_000,
             client_body_ms: 60_000,

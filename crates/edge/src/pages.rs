@@ -3,10 +3,13 @@
 use std::rc::Rc;
 
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::body::AnswerBody;
 use crate::client::Client;
+
+/// Cloud Foundry's word for the reason, where its clients look for it.
+const ROUTER_ERROR: HeaderName = HeaderName::from_static("x-cf-routererror");
 
 /// Why the edge answers a request itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +22,13 @@ pub enum Refusal {
     TooLarge,
     UnknownHost,
     UnknownCaller,
+    ClientLeft,
+    BadWish,
+    NoMatch,
+    NoSuchPlace,
     NoTarget,
+    HeldTooLong,
+    TooManyHeld,
     Overloaded,
     Unreachable,
     NoAnswer,
@@ -58,9 +67,12 @@ impl Refusal {
             Refusal::Expectation => StatusCode::EXPECTATION_FAILED,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::UnknownHost => StatusCode::NOT_FOUND,
+            Refusal::BadWish | Refusal::NoSuchPlace | Refusal::ClientLeft => StatusCode::BAD_REQUEST,
+            Refusal::UnknownHost | Refusal::NoMatch => StatusCode::NOT_FOUND,
             Refusal::UnknownCaller => StatusCode::FORBIDDEN,
-            Refusal::NoTarget | Refusal::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::NoTarget | Refusal::HeldTooLong | Refusal::TooManyHeld | Refusal::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Refusal::Unreachable | Refusal::NoAnswer => StatusCode::BAD_GATEWAY,
             Refusal::Silence => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -80,6 +92,32 @@ impl Refusal {
             Refusal::TooLarge => page!("413", "Content too large", "The body is longer than this server takes."),
             Refusal::UnknownHost => page!("404", "Not found", "No service answers at this address."),
             Refusal::UnknownCaller => page!("403", "Forbidden", "This address belongs to no instance."),
+            Refusal::ClientLeft => page!("400", "Bad request", "The client left before it was answered."),
+            Refusal::BadWish => page!(
+                "400",
+                "Bad request",
+                "The header that asks for a version or an instance cannot be read."
+            ),
+            Refusal::NoMatch => page!(
+                "404",
+                "Not found",
+                "The version or instance that was asked for is not reached here."
+            ),
+            Refusal::NoSuchPlace => page!(
+                "400",
+                "Bad request",
+                "The process or instance that was asked for does not exist for this route."
+            ),
+            Refusal::HeldTooLong => page!(
+                "503",
+                "Service unavailable",
+                "No instance became ready in time. Try again in a moment."
+            ),
+            Refusal::TooManyHeld => page!(
+                "503",
+                "Service unavailable",
+                "No instance is ready, and too many requests wait for one. Try again in a moment."
+            ),
             Refusal::NoTarget => page!(
                 "503",
                 "Service unavailable",
@@ -106,6 +144,15 @@ impl Refusal {
                 | Refusal::Expectation
                 | Refusal::Method
                 | Refusal::TooLarge
+                | Refusal::ClientLeft
+        )
+    }
+
+    /// Whether a request that is answered so counts as failed by Hob. The others are their clients' own doing.
+    pub fn is_our_failure(self) -> bool {
+        !matches!(
+            self,
+            Refusal::BadWish | Refusal::NoMatch | Refusal::NoSuchPlace | Refusal::ClientLeft
         )
     }
 
@@ -127,6 +174,9 @@ impl Refusal {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self == Refusal::NoSuchPlace {
+            headers.insert(ROUTER_ERROR, HeaderValue::from_static("unknown_route"));
         }
         if self == Refusal::Method {
             headers.insert(

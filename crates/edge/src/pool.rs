@@ -1,167 +1,66 @@
-//! Connections to instances: made when needed, kept a few seconds for the next request.
+//! The ready instances of one version, as requests find them.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::io;
-use std::pin::pin;
-use std::rc::Rc;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use domain::InstanceId;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tokio::task::spawn_local;
-use tokio::time::timeout;
+use domain::ServiceId;
+use http::HeaderValue;
 
-use crate::body::RequestBody;
-use crate::instance::Instance;
-use crate::worker::Worker;
+use crate::tally::Tally;
 
-/// The socket of an upstream connection after hyper is done with it, with what was read ahead.
-pub type Raw = (TcpStream, Bytes);
-
-/// A connection to one instance that takes one request at a time.
-pub struct Upstream {
-    sender: SendRequest<RequestBody>,
-    pub instance: Arc<Instance>,
-    /// Yields the socket once hyper has let go of it: after an answer of 101.
-    raw: oneshot::Receiver<Raw>,
-    since: u64,
-}
-
-impl Upstream {
-    /// Sends a request. On an error that carries the message, not one byte of it has been written.
-    pub fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
-        self.sender.try_send_request(request)
-    }
-
-    /// The socket after an answer of 101, once hyper has let go of it.
-    pub async fn into_raw(self) -> Option<Raw> {
-        self.raw.await.ok()
-    }
-}
-
-/// Connects to an instance.
-///
-/// # Errors
-/// Refused, unreachable, or not done within the deadline: in each case nothing of a request was sent.
-pub async fn connect(instance: &Arc<Instance>, worker: &Worker) -> io::Result<Upstream> {
-    let limits = &worker.shared.limits;
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection within the deadline");
-    let connecting = unless_it_leaves(instance, TcpStream::connect(instance.address));
-    let stream = timeout(limits.connect(), connecting).await.map_err(late)??;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = Builder::new()
-        .max_buf_size(limits.answer_head_bytes.max(8192))
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
-    let (keep, raw) = oneshot::channel();
-    spawn_local(async move {
-        let mut connection = connection;
-        // Whatever ends a connection is seen by the request that is on it; without one there is nobody to tell.
-        let _ = std::future::poll_fn(|cx| std::pin::Pin::new(&mut connection).poll(cx)).await;
-        let parts = connection.into_parts();
-        let _ = keep.send((parts.io.into_inner(), parts.read_buf));
-    });
-    Ok(Upstream {
-        sender,
-        instance: Arc::clone(instance),
-        raw,
-        since: 0,
-    })
-}
-
-/// How often a connection that hangs looks whether its instance is still in the table.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// Gives a connection up that hangs while its instance leaves the table, as those do that were in a table from before a
-/// power failure. Nothing of a request was sent, so it may go elsewhere.
-async fn unless_it_leaves(
-    instance: &Instance,
-    connecting: impl Future<Output = io::Result<TcpStream>>,
-) -> io::Result<TcpStream> {
-    let mut connecting = pin!(connecting);
-    loop {
-        match timeout(LOOK_EVERY, &mut connecting).await {
-            Ok(connected) => return connected,
-            Err(_) if instance.is_leaving() => {
-                return Err(io::Error::new(
-                    io::ErrorKind::NotConnected,
-                    "the instance has left the table",
-                ));
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// One worker's idle connections.
-#[derive(Default)]
+/// A compiled [`domain::routing::Pool`].
 pub struct Pool {
-    idle: RefCell<HashMap<InstanceId, Vec<Upstream>>>,
+    /// Whose behaviour the answers are.
+    pub tally: Arc<Tally>,
+    pub version: i64,
+    /// Not at 0 percent, which is reached at its preview host alone.
+    pub is_open: bool,
+    /// Gets requests by its share now.
+    pub takes_part: bool,
+    /// Its part of the service's members.
+    pub members: Range<usize>,
+    /// What clients that stay with this version send back.
+    pub token: Box<str>,
 }
+
+/// The cookie of clients that stay with a version.
+pub const COOKIE: &str = "hob_version";
 
 impl Pool {
-    pub fn new() -> Self {
-        Pool::default()
+    /// The cookie's value: the version, and of which service, since services may share a host.
+    pub fn token(service: ServiceId, version: i64) -> Box<str> {
+        // The last digits of a UUID are random ones; the first would tell when the service was made.
+        format!("{version}.{:08x}", service.0.as_u128() as u32).into()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.idle.borrow().is_empty()
+    /// What makes a client stay with this version for as long as its browser runs.
+    pub fn set_cookie(&self, is_secure: bool) -> Option<HeaderValue> {
+        let secure = if is_secure { "; Secure" } else { "" };
+        let text = format!("{COOKIE}={}; Path=/; HttpOnly; SameSite=Lax{secure}", self.token);
+        HeaderValue::try_from(text).ok()
     }
+}
 
-    /// The connection that was used last and can take a request now.
-    pub fn take(&self, instance: &Arc<Instance>) -> Option<Upstream> {
-        let mut idle = self.idle.borrow_mut();
-        let connections = idle.get_mut(&instance.id)?;
-        // Not ready and not closed: the tail of its last request is still being sent.
-        let at = connections
-            .iter()
-            .rposition(|upstream| upstream.sender.is_ready() && Arc::ptr_eq(&upstream.instance, instance))?;
-        Some(connections.swap_remove(at))
-    }
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
 
-    /// Keeps a connection for the next request, unless its instance is leaving or enough are kept.
-    pub fn put(&self, mut upstream: Upstream, worker: &Rc<Worker>) {
-        if upstream.instance.is_leaving() || upstream.sender.is_closed() {
-            return;
-        }
-        upstream.since = worker.now();
-        let mut idle = self.idle.borrow_mut();
-        if idle.is_empty() {
-            worker.wake_ticker();
-        }
-        let connections = idle.entry(upstream.instance.id).or_default();
-        if connections.len() < worker.shared.limits.upstream_idle {
-            connections.push(upstream);
-        }
-    }
+    use super::*;
+    use crate::tally::Books;
 
-    /// Closes what is kept for instances that left the table.
-    pub fn drop_leaving(&self) {
-        self.retain(|upstream| !upstream.instance.is_leaving());
-    }
-
-    /// Closes what has been kept for `limit` ms at `now`.
-    pub fn drop_stale(&self, now: u64, limit: u64) {
-        self.retain(|upstream| now.saturating_sub(upstream.since) < limit && !upstream.sender.is_closed());
-    }
-
-    fn retain(&self, keep: impl Fn(&Upstream) -> bool) {
-        self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain(&keep);
-            !connections.is_empty()
-        });
+    #[test]
+    fn a_cookie_is_for_requests_only_and_secure_where_the_request_was() {
+        let service: ServiceId = uuid::Uuid::from_u128(0xabcd).into();
+        let pool = Pool {
+            tally: Arc::clone(&Books::new(1).tally(uuid::Uuid::new_v4().into())),
+            version: 12,
+            is_open: true,
+            takes_part: true,
+            members: 0..0,
+            token: Pool::token(service, 12),
+        };
+        let plain = "hob_version=12.0000abcd; Path=/; HttpOnly; SameSite=Lax";
+        assert_eq!(pool.set_cookie(false).unwrap(), plain);
+        assert_eq!(pool.set_cookie(true).unwrap(), format!("{plain}; Secure"));
     }
 }

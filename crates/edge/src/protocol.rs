@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use domain::routing::{Receipt, RoutingTable};
-use domain::{DeploymentId, InstanceId};
+use domain::{Behaviour, DeploymentId, InstanceId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -41,7 +41,7 @@ pub enum ToEdge {
     /// Hand me your listening sockets: answered with [`FromEdge::Sockets`], the descriptors beside it.
     HandOver,
     Status,
-    /// All receipts, now.
+    /// Receipts and behaviours that changed since the last report on this connection, now.
     Receipts,
 }
 
@@ -74,6 +74,8 @@ pub enum FromEdge {
     Receipts {
         edge_boot: Uuid,
         receipts: Vec<(DeploymentId, Receipt)>,
+        #[serde(default)]
+        behaviours: Vec<(DeploymentId, Behaviour)>,
     },
     /// As many descriptors come with it, in this order.
     Sockets(Vec<SocketRole>),
@@ -105,6 +107,9 @@ pub struct Status {
     pub pid: u32,
     pub epoch: u64,
     pub connections: usize,
+    /// Requests that wait for a target.
+    #[serde(default)]
+    pub held: usize,
     pub workers: usize,
     pub instances: usize,
 }

@@ -3,14 +3,20 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use domain::routing::{RoutingTable, ServiceEntry};
+use domain::routing::{RoutingTable, ServiceEntry, Share};
 use domain::{InstanceId, ProjectId};
 use tokio::sync::Notify;
 
-use crate::instance::{Instance, Lease};
-use crate::tally::{Books, Tally};
+use crate::hold::Rooms;
+use crate::instance::Instance;
+use crate::pool::Pool;
+use crate::service::{Member, Service};
+use crate::shares::Shares;
+use crate::tally::Books;
 
 /// What names inside end with (contract, "Names inside").
 pub const INTERNAL_SUFFIX: &str = ".hob.internal";
@@ -19,31 +25,32 @@ pub const INTERNAL_SUFFIX: &str = ".hob.internal";
 #[derive(Default)]
 pub struct Table {
     hosts: HashMap<Box<str>, Vec<Route>>,
-    inside: HashMap<ProjectId, HashMap<Box<str>, Arc<Service>>>,
+    inside: HashMap<ProjectId, HashMap<Box<str>, Found>>,
     callers: HashMap<IpAddr, ProjectId>,
-}
-
-/// One service as a request finds it.
-pub struct Service {
-    /// Counts the requests that were routed by this entry.
-    pub tally: Arc<Tally>,
-    pub targets: Box<[Arc<Instance>]>,
 }
 
 struct Route {
     /// Without the final slash: `/` is the empty prefix.
     prefix: Box<str>,
-    service: Arc<Service>,
+    found: Found,
+}
+
+/// Where a host and a path lead.
+#[derive(Clone)]
+pub struct Found {
+    pub service: Arc<Service>,
+    /// Index of the only pool that is reached by this host; see [`domain::routing::Pool::preview`].
+    pub preview: Option<usize>,
 }
 
 impl Table {
     /// The service for a normalised host and a raw path: exact host, longest prefix on whole segments.
-    pub fn public(&self, host: &str, path: &str) -> Option<&Arc<Service>> {
+    pub fn public(&self, host: &str, path: &str) -> Option<&Found> {
         let routes = self.hosts.get(host)?;
         routes
             .iter()
             .find(|route| covers(&route.prefix, path))
-            .map(|route| &route.service)
+            .map(|route| &route.found)
     }
 
     /// The project of an instance's address.
@@ -52,9 +59,33 @@ impl Table {
     }
 
     /// The service that `host` names for instances of `project`.
-    pub fn internal(&self, project: ProjectId, host: &str) -> Option<&Arc<Service>> {
+    pub fn internal(&self, project: ProjectId, host: &str) -> Option<&Found> {
         let name = host.strip_suffix(INTERNAL_SUFFIX)?;
         self.inside.get(&project)?.get(name)
+    }
+}
+
+impl Table {
+    fn add(&mut self, entry: &ServiceEntry, service: &Arc<Service>) {
+        let found = |preview| Found {
+            service: Arc::clone(service),
+            preview,
+        };
+        let public = entry.matches.iter().map(|rule| (rule, None));
+        let previews = entry.pools.iter().enumerate();
+        let previews = previews.flat_map(|(at, pool)| pool.preview.iter().map(move |rule| (rule, Some(at))));
+        for (rule, preview) in public.chain(previews) {
+            let prefix = rule.path.trim_end_matches('/').into();
+            let routes = self.hosts.entry(rule.host.as_str().into()).or_default();
+            routes.push(Route {
+                prefix,
+                found: found(preview),
+            });
+        }
+        self.inside
+            .entry(entry.project)
+            .or_default()
+            .insert(entry.name.as_str().into(), found(None));
     }
 }
 
@@ -63,30 +94,6 @@ fn covers(prefix: &str, path: &str) -> bool {
     match path.strip_prefix(prefix) {
         Some(rest) => prefix.is_empty() || rest.is_empty() || rest.starts_with('/'),
         None => false,
-    }
-}
-
-impl Service {
-    /// The least loaded target that is neither leaving nor in `tried`; equals are taken in turn, `turn` being any number
-    /// that grows.
-    pub fn choose(&self, turn: usize, tried: &[InstanceId]) -> Option<Lease> {
-        let count = self.targets.len();
-        // A target can begin to leave between the look and the claim; each round then has one candidate less.
-        for _ in 0..=count {
-            let candidates = (0..count).map(|i| &self.targets[(turn + i) % count]);
-            let best = candidates
-                .filter(|instance| !instance.is_leaving() && !tried.contains(&instance.id))
-                .min_by_key(|instance| instance.in_flight())?;
-            if let Some(lease) = best.enter() {
-                return Some(lease);
-            }
-        }
-        None
-    }
-
-    /// A target of this entry has left since the entry was looked up: a newer table exists already.
-    pub fn is_stale(&self) -> bool {
-        self.targets.iter().any(|instance| instance.is_leaving())
     }
 }
 
@@ -110,11 +117,13 @@ impl Register {
     /// Compiles `source`, and answers with the instances that leave by it. The caller first lets requests find the new
     /// table, then marks those as leaving (see [`Register::retire`]), so that whoever meets the mark finds the new
     /// table.
-    pub fn compile(&mut self, source: &RoutingTable, books: &Books) -> (Table, Vec<Arc<Instance>>) {
+    pub fn compile(&mut self, source: &RoutingTable, books: &Books, rooms: &Rooms) -> (Table, Vec<Arc<Instance>>) {
         let before = std::mem::take(&mut self.routed);
         let mut table = Table::default();
+        books.turn_page();
         for entry in &source.services {
-            self.add(entry, &before, books, &mut table);
+            let service = Arc::new(self.service(entry, &before, books, rooms));
+            table.add(entry, &service);
         }
         for routes in table.hosts.values_mut() {
             routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
@@ -133,34 +142,48 @@ impl Register {
         (table, leaving)
     }
 
-    fn add(
+    fn service(
         &mut self,
         entry: &ServiceEntry,
         before: &HashMap<InstanceId, Arc<Instance>>,
         books: &Books,
-        table: &mut Table,
-    ) {
-        let targets = entry.targets().map(|target| {
-            let address = SocketAddr::new(target.address, target.port);
-            self.instance(target.instance, address, before)
-        });
-        let service = Arc::new(Service {
-            tally: books.tally(entry.receipt),
-            targets: targets.collect(),
-        });
-        for rule in &entry.matches {
-            let prefix = rule.path.trim_end_matches('/').into();
-            let routes = table.hosts.entry(rule.host.as_str().into()).or_default();
-            routes.push(Route {
-                prefix,
-                service: Arc::clone(&service),
-            });
+        rooms: &Rooms,
+    ) -> Service {
+        let mut members = Vec::new();
+        let mut ranges = vec![0..0; entry.pools.len()];
+        // Pools that go by instances come first, so that they are one stretch.
+        let mut order: Vec<usize> = (0..entry.pools.len()).collect();
+        order.sort_by_key(|pool| entry.pools[*pool].share != Share::ByInstances);
+        for pool in order {
+            let begin = members.len();
+            members.extend(entry.pools[pool].targets.iter().map(|target| {
+                let address = SocketAddr::new(target.address, target.port);
+                let instance = self.instance(target.instance, address, before);
+                Member { instance, pool }
+            }));
+            ranges[pool] = begin..members.len();
         }
-        table
-            .inside
-            .entry(entry.project)
-            .or_default()
-            .insert(entry.name.as_str().into(), service);
+        let shares = Shares::new(entry.pools.iter().zip(ranges.iter().cloned()), books.workers());
+        let pool = |(source, members): (&domain::routing::Pool, Range<usize>)| Pool {
+            tally: books.tally(source.deployment),
+            version: source.version,
+            is_open: source.share != Share::Percent(0),
+            takes_part: shares.give_to(&members),
+            members,
+            token: Pool::token(entry.service, source.version),
+        };
+        let pools: Box<[Pool]> = entry.pools.iter().zip(ranges).map(pool).collect();
+        let is_divided = pools.iter().filter(|pool| pool.takes_part).count() > 1;
+        Service {
+            id: entry.service,
+            tally: books.tally(entry.receipt),
+            sticky: entry.sticky && is_divided,
+            hold: entry.hold.map(|hold| Duration::from_millis(hold.longest_ms)),
+            room: rooms.of(entry.service, entry.hold.is_some()),
+            members: members.into(),
+            pools,
+            shares,
+        }
     }
 
     /// The instance of this id, be it routed already, on its way out, or new. One whose address changed is another.
@@ -213,9 +236,13 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use domain::routing::{Pool, RouteMatch, Target};
+    use http::HeaderMap;
     use uuid::Uuid;
 
     use super::*;
+    use crate::instance::Lease;
+    use crate::limits::Limits;
+    use crate::service::{Asked, Turn};
 
     fn entry(name: &str, project: ProjectId, matches: &[(&str, &str)], targets: &[InstanceId]) -> ServiceEntry {
         let matches = matches.iter();
@@ -247,9 +274,22 @@ mod tests {
             services,
             callers: BTreeMap::new(),
         };
-        let (table, leaving) = register.compile(&source, &Books::new(1));
+        let (table, leaving) = register.compile(&source, &Books::new(1), &Rooms::new(&Limits::default()));
         register.retire(leaving);
         table
+    }
+
+    /// What a plain request for `a.test` is given.
+    fn choose(table: &Table, count: usize, tried: &[InstanceId]) -> Option<Lease> {
+        let found = table.public("a.test", "/").unwrap();
+        let asked = Asked {
+            preview: found.preview,
+            wish: None,
+            headers: &HeaderMap::new(),
+            tried,
+        };
+        let choice = found.service.choose(&asked, Turn { worker: 0, count });
+        choice.map(|choice| choice.lease)
     }
 
     #[test]
@@ -266,10 +306,10 @@ mod tests {
             .map(|(name, rules)| entry(name, project, rules, &[]))
             .collect();
         let table = compile(&mut Register::new(Arc::default()), 1, services);
-        let named = |service: &Arc<Service>| {
+        let named = |found: &Found| {
             let names = table.inside[&project].iter();
             names
-                .filter(|(_, named)| Arc::ptr_eq(named, service))
+                .filter(|(_, named)| Arc::ptr_eq(&named.service, &found.service))
                 .map(|(name, _)| name.to_string())
                 .next()
         };
@@ -296,14 +336,13 @@ mod tests {
         let ids: Vec<InstanceId> = (0..3).map(|_| Uuid::new_v4().into()).collect();
         let service = entry("web", Uuid::new_v4().into(), &[("a.test", "/")], &ids);
         let table = compile(&mut Register::new(Arc::default()), 1, vec![service]);
-        let service = table.public("a.test", "/").unwrap();
         let taken: Vec<_> = (0..3)
-            .map(|turn| service.choose(turn, &[]).unwrap().instance().id)
+            .map(|turn| choose(&table, turn, &[]).unwrap().instance().id)
             .collect();
         assert_eq!(taken, ids);
-        let held = service.choose(0, &[]).unwrap();
-        assert_ne!(service.choose(0, &[]).unwrap().instance().id, held.instance().id);
-        assert!(service.choose(0, &ids).is_none());
+        let held = choose(&table, 0, &[]).unwrap();
+        assert_ne!(choose(&table, 0, &[]).unwrap().instance().id, held.instance().id);
+        assert!(choose(&table, 0, &ids).is_none());
     }
 
     #[test]
@@ -312,14 +351,19 @@ mod tests {
         let service = entry("web", Uuid::new_v4().into(), &[("a.test", "/")], &[id]);
         let mut register = Register::new(Arc::default());
         let first = compile(&mut register, 1, vec![service.clone()]);
-        let lease = first.public("a.test", "/").unwrap().choose(0, &[]).unwrap();
+        let lease = choose(&first, 0, &[]).unwrap();
         compile(&mut register, 2, vec![]);
         assert_eq!(register.busy(), BTreeMap::from([(id, 1)]));
-        assert!(first.public("a.test", "/").unwrap().choose(0, &[]).is_none());
+        assert!(choose(&first, 0, &[]).is_none());
         let third = compile(&mut register, 3, vec![service]);
         assert_eq!(register.busy(), BTreeMap::new());
-        assert_eq!(third.public("a.test", "/").unwrap().targets[0].in_flight(), 1);
+        let in_flight = || {
+            third.public("a.test", "/").unwrap().service.members[0]
+                .instance
+                .in_flight()
+        };
+        assert_eq!(in_flight(), 1);
         drop(lease);
-        assert_eq!(third.public("a.test", "/").unwrap().targets[0].in_flight(), 0);
+        assert_eq!(in_flight(), 0);
     }
 }

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-use domain::DeploymentId;
+use domain::behaviour::BUCKETS;
 use domain::routing::Receipt;
+use domain::{Behaviour, DeploymentId};
 use tokio::sync::Notify;
 
-/// Most deployments that are kept in the books. Beyond it, those that no table names and no request holds are
-/// forgotten; their last figures have been reported long before.
-pub const MAX_TALLIES: usize = 10_000;
+/// Most deployments that are kept in the books although no table names them and no request holds them. Beyond it, those
+/// that were named last longest ago are forgotten; their last figures have been reported long before.
+pub const MAX_IDLE: usize = 1_000;
 
 /// What one request did to its deployment's receipt. See [`Receipt`] for the meaning of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +33,18 @@ struct Slot {
     failed_by_app: AtomicU64,
     retried: AtomicU64,
     drained: AtomicU64,
+    /// Made with the first answer: most deployments in a large table never get one.
+    observed: OnceLock<Box<Observed>>,
 }
 
-/// The receipt of one deployment in the making.
+/// One worker's part of a [`Behaviour`].
+struct Observed {
+    requests: AtomicU64,
+    failed: AtomicU64,
+    latency: [AtomicU64; BUCKETS],
+}
+
+/// The receipt and the behaviour of one deployment in the making.
 pub struct Tally {
     slots: Box<[Slot]>,
     dirty: Arc<Dirty>,
@@ -93,6 +104,36 @@ impl Tally {
         self.dirty.mark();
     }
 
+    /// Counts a request that the app has begun to answer after `latency`. Called by worker `worker` only.
+    pub fn observe(&self, worker: usize, latency: Duration, failed: bool) {
+        let observed = self.slots[worker].observed();
+        bump(&observed.requests, 1);
+        bump(&observed.failed, u64::from(failed));
+        bump(&observed.latency[Behaviour::bucket(latency)], 1);
+        self.dirty.mark();
+    }
+
+    /// Counts a request that the app did not answer, or whose answer it broke off after it had been observed as a good
+    /// one. Called by worker `worker` only.
+    pub fn observe_failure(&self, worker: usize, was_answered: bool) {
+        let observed = self.slots[worker].observed();
+        bump(&observed.requests, u64::from(!was_answered));
+        bump(&observed.failed, 1);
+        self.dirty.mark();
+    }
+
+    /// The sum over all workers. `None` when nothing was ever observed.
+    pub fn behaviour(&self) -> Option<Behaviour> {
+        let read = |field: &AtomicU64| field.load(Ordering::Relaxed);
+        let parts = self.slots.iter().filter_map(|slot| slot.observed.get());
+        let parts = parts.map(|part| Behaviour {
+            requests: read(&part.requests),
+            failed: read(&part.failed),
+            latency: part.latency.iter().map(read).collect(),
+        });
+        parts.reduce(|sum, part| sum.plus(&part))
+    }
+
     /// The sum over all workers. Each counter is exact; together they are of about the same moment.
     pub fn receipt(&self) -> Receipt {
         let read = |field: &AtomicU64| field.load(Ordering::Relaxed);
@@ -108,16 +149,36 @@ impl Tally {
     }
 }
 
+impl Slot {
+    fn observed(&self) -> &Observed {
+        self.observed.get_or_init(|| {
+            Box::new(Observed {
+                requests: AtomicU64::new(0),
+                failed: AtomicU64::new(0),
+                latency: [const { AtomicU64::new(0) }; BUCKETS],
+            })
+        })
+    }
+}
+
 /// Adds without a locked instruction: each slot has exactly one writer.
 fn bump(field: &AtomicU64, by: u64) {
     field.store(field.load(Ordering::Relaxed) + by, Ordering::Relaxed);
 }
 
-/// The tallies of every deployment since this edge began.
+/// The tallies of every deployment since this edge began, but for the oldest idle ones.
 pub struct Books {
     workers: usize,
     dirty: Arc<Dirty>,
-    tallies: Mutex<HashMap<DeploymentId, Arc<Tally>>>,
+    pages: Mutex<Pages>,
+}
+
+#[derive(Default)]
+struct Pages {
+    /// With the age of the book when the deployment was last named.
+    tallies: HashMap<DeploymentId, (Arc<Tally>, u64)>,
+    /// Grows with every table.
+    age: u64,
 }
 
 impl Books {
@@ -125,29 +186,62 @@ impl Books {
         Books {
             workers,
             dirty: Arc::default(),
-            tallies: Mutex::default(),
+            pages: Mutex::default(),
         }
+    }
+
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
     pub fn dirty(&self) -> &Arc<Dirty> {
         &self.dirty
     }
 
-    /// The tally of a deployment, the same one for as long as this edge lives.
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tally of a deployment, the same one for as long as anybody holds it, and a good while longer.
     pub fn tally(&self, deployment: DeploymentId) -> Arc<Tally> {
-        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        if tallies.len() >= MAX_TALLIES {
-            tallies.retain(|_, tally| Arc::strong_count(tally) > 1);
+        let mut pages = self.pages();
+        let age = pages.age;
+        let fresh = || (Arc::new(Tally::new(self.workers, Arc::clone(&self.dirty))), age);
+        let (tally, named) = pages.tallies.entry(deployment).or_insert_with(fresh);
+        *named = age;
+        Arc::clone(tally)
+    }
+
+    /// To be called once for each table: forgets what has been idle for longest, where that is too much.
+    pub fn turn_page(&self) {
+        let mut pages = self.pages();
+        pages.age += 1;
+        let is_idle = |tally: &Arc<Tally>| Arc::strong_count(tally) == 1;
+        let idle = pages.tallies.values().filter(|(tally, _)| is_idle(tally));
+        let mut ages: Vec<u64> = idle.map(|(_, named)| *named).collect();
+        if let Some(excess) = ages.len().checked_sub(MAX_IDLE + 1) {
+            let (_, last_forgotten, _) = ages.select_nth_unstable(excess);
+            let last_forgotten = *last_forgotten;
+            pages
+                .tallies
+                .retain(|_, (tally, named)| !is_idle(tally) || *named > last_forgotten);
         }
-        let fresh = || Arc::new(Tally::new(self.workers, Arc::clone(&self.dirty)));
-        Arc::clone(tallies.entry(deployment).or_insert_with(fresh))
     }
 
     /// Every receipt that is not all zero, cumulative since this edge began.
     pub fn receipts(&self) -> HashMap<DeploymentId, Receipt> {
-        let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        let sums = tallies.iter().map(|(id, tally)| (*id, tally.receipt()));
+        let pages = self.pages();
+        let sums = pages.tallies.iter().map(|(id, (tally, _))| (*id, tally.receipt()));
         sums.filter(|(_, receipt)| *receipt != Receipt::default()).collect()
+    }
+
+    /// What was observed of each deployment, cumulative since this edge began.
+    pub fn behaviours(&self) -> HashMap<DeploymentId, Behaviour> {
+        let pages = self.pages();
+        let tallies = pages.tallies.iter();
+        tallies
+            .filter_map(|(id, (tally, _))| Some((*id, tally.behaviour()?)))
+            .collect()
     }
 }
 
@@ -176,15 +270,38 @@ mod tests {
     }
 
     #[test]
-    fn the_books_forget_only_what_nobody_holds() {
+    fn a_behaviour_is_the_sum_over_all_workers() {
+        let books = Books::new(2);
+        let id = uuid::Uuid::new_v4().into();
+        let tally = books.tally(id);
+        assert_eq!(tally.behaviour(), None);
+        tally.observe(0, Duration::from_millis(3), false);
+        tally.observe(1, Duration::from_millis(3), true);
+        tally.observe_failure(1, false);
+        tally.observe_failure(0, true);
+        let behaviour = books.behaviours().remove(&id).unwrap();
+        assert_eq!((behaviour.requests, behaviour.failed), (3, 3));
+        assert_eq!(behaviour.latency[Behaviour::bucket(Duration::from_millis(3))], 2);
+    }
+
+    #[test]
+    fn the_books_forget_only_what_nobody_holds_the_oldest_first() {
         let books = Books::new(1);
         let kept: DeploymentId = uuid::Uuid::new_v4().into();
         let tally = books.tally(kept);
         tally.record(0, Outcome::Ok, 0, false);
-        for _ in 0..MAX_TALLIES + 10 {
-            books.tally(uuid::Uuid::new_v4().into());
+        let ids: Vec<DeploymentId> = (0..MAX_IDLE + 10).map(|_| uuid::Uuid::new_v4().into()).collect();
+        for id in &ids {
+            books.turn_page();
+            books.tally(*id).record(0, Outcome::Ok, 0, false);
         }
-        assert!(books.tallies.lock().unwrap().len() <= MAX_TALLIES);
+        books.turn_page();
         assert_eq!(books.tally(kept).receipt().ok, 1);
+        let known: Vec<bool> = ids
+            .iter()
+            .map(|id| books.receipts().contains_key(id))
+            .take(20)
+            .collect();
+        assert_eq!(known, [[false; 10], [true; 10]].concat());
     }
 }

@@ -11,8 +11,8 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use crate::client::{Client, Signal};
 use crate::client_io::ClientIo;
 use crate::exchange::Exchange;
-use crate::pool::Upstream;
 use crate::tally::Outcome;
+use crate::upstream::Upstream;
 
 /// An answer of 101 is on its way to the client; then the sockets are to be joined. The instance counts as busy with
 /// it until the end.

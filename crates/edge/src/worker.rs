@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,9 +18,10 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::client::{Client, Entrance, Signal};
 use crate::headers::RequestIds;
+use crate::hold::Rooms;
 use crate::limits::Limits;
-use crate::pool::Pool;
 use crate::table::Table;
+use crate::upstream::Upstreams;
 
 /// How long to wait after a failed accept, or at the limit of connections, before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -35,6 +37,7 @@ pub struct Shared {
     pub table: Arc<ArcSwap<Table>>,
     pub limits: Limits,
     pub workers: usize,
+    pub rooms: Rooms,
     /// Client connections of all workers.
     pub connections: AtomicUsize,
 }
@@ -53,7 +56,7 @@ pub enum Order {
 pub struct Worker {
     pub index: usize,
     pub shared: Arc<Shared>,
-    pub pool: Pool,
+    pub upstreams: Upstreams,
     /// Requests that wait for the head of their answer.
     pub pending: Cell<usize>,
     pub request_ids: RefCell<RequestIds>,
@@ -110,7 +113,7 @@ impl Worker {
     fn new(index: usize, shared: Arc<Shared>) -> Self {
         Worker {
             index,
-            pool: Pool::new(),
+            upstreams: Upstreams::new(),
             pending: Cell::new(0),
             request_ids: RefCell::new(RequestIds::new()),
             table: RefCell::new(arc_swap::Cache::new(Arc::clone(&shared.table))),
@@ -180,7 +183,7 @@ impl Worker {
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Settle(done) => {
-                    self.pool.drop_leaving();
+                    self.upstreams.drop_leaving();
                     let _ = done.send(());
                 }
                 Order::Cut(instances) => self.signal_all(Signal::Cut, |client| {
@@ -218,7 +221,7 @@ impl Worker {
         self.refresh_clock();
         let id = self.next_client.get();
         self.next_client.set(id + 1);
-        let client = Rc::new(Client::new(Rc::clone(self), entrance, peer));
+        let client = Rc::new(Client::new(Rc::clone(self), entrance, peer, stream.as_raw_fd()));
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.clients.borrow_mut().insert(id, Rc::clone(&client));
         self.wake_ticker();
@@ -245,14 +248,14 @@ impl Worker {
 
     async fn tick(self: Rc<Self>) {
         loop {
-            while self.clients.borrow().is_empty() && self.pool.is_empty() {
+            while self.clients.borrow().is_empty() && self.upstreams.is_empty() {
                 self.busy.notified().await;
             }
             tokio::time::sleep(self.shared.limits.tick()).await;
             self.refresh_clock();
             self.trim();
             let now = self.now();
-            self.pool.drop_stale(now, self.shared.limits.upstream_idle_ms);
+            self.upstreams.drop_stale(now, self.shared.limits.upstream_idle_ms);
             let late: Vec<_> = self
                 .clients
                 .borrow()

@@ -4,11 +4,11 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use domain::routing::{Pool, Receipt, RouteMatch, RoutingTable, ServiceEntry, Target};
+use domain::routing::{Pool, Receipt, RouteMatch, RoutingTable, ServiceEntry, Share, Target};
 use domain::{DeploymentId, InstanceId, ProjectId};
 use edge::{EdgeClient, EdgeView, Limits, Setup, Sockets, TableDir};
 use http_body_util::combinators::BoxBody;
@@ -202,6 +202,72 @@ pub fn service(host: &str, apps: &[&App]) -> ServiceEntry {
         )],
         sticky: false,
         hold: None,
+    }
+}
+
+/// A version of a service with these apps.
+pub fn pool(version: i64, share: Share, apps: &[&App]) -> Pool {
+    let targets = apps.iter().map(|app| app.target()).collect();
+    Pool {
+        share,
+        ..Pool::new(Uuid::new_v4().into(), version, targets)
+    }
+}
+
+/// Everything on this host.
+pub fn host(host: &str) -> RouteMatch {
+    RouteMatch {
+        host: host.to_owned(),
+        path: "/".to_owned(),
+    }
+}
+
+/// Clients of `a.test` that ask again and again, every fourth on a new connection each time.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    /// What each client looks at before it asks and after it was answered.
+    pub mark: Arc<AtomicUsize>,
+    clients: Vec<tokio::task::JoinHandle<(usize, usize)>>,
+}
+
+impl Load {
+    /// `is_good` is given the mark of before the question and of after the answer.
+    pub fn begin(address: SocketAddr, clients: usize, is_good: fn([usize; 2], &Answer) -> bool) -> Load {
+        let (stop, mark) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let client = |index: usize| {
+            let (stop, mark) = (Arc::clone(&stop), Arc::clone(&mark));
+            tokio::spawn(async move {
+                let mut conn = Conn::to(address).await;
+                let (mut good, mut bad) = (0, 0);
+                while !stop.load(Ordering::SeqCst) {
+                    if index.is_multiple_of(4) {
+                        conn = Conn::to(address).await;
+                    }
+                    let before = mark.load(Ordering::SeqCst);
+                    conn.write(get("a.test", "/")).await;
+                    let answer = conn.answer().await;
+                    let marks = [before, mark.load(Ordering::SeqCst)];
+                    match answer {
+                        Some(answer) if is_good(marks, &answer) => good += 1,
+                        _ => bad += 1,
+                    }
+                }
+                (good, bad)
+            })
+        };
+        let clients = (0..clients).map(client).collect();
+        Load { stop, mark, clients }
+    }
+
+    /// Good and bad answers.
+    pub async fn end(self) -> (usize, usize) {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut sum = (0, 0);
+        for client in self.clients {
+            let (good, bad) = client.await.expect("no panic");
+            sum = (sum.0 + good, sum.1 + bad);
+        }
+        sum
     }
 }
 
