@@ -18,6 +18,8 @@ pub struct EdgeArgs {
     pub internal_fd: Option<RawFd>,
     /// Likewise for DNS.
     pub dns_fd: Option<RawFd>,
+    /// The same for the listener of longer questions.
+    pub dns_tcp_fd: Option<RawFd>,
     /// A user namespace to enter before `netns`, where that one belongs to it.
     pub userns: Option<PathBuf>,
     /// The instances' network namespace.
@@ -48,6 +50,7 @@ impl EdgeArgs {
                 "--public-fd" => parsed.public_fds.push(number(&flag, &value)?),
                 "--internal-fd" => parsed.internal_fd = Some(number(&flag, &value)?),
                 "--dns-fd" => parsed.dns_fd = Some(number(&flag, &value)?),
+                "--dns-tcp-fd" => parsed.dns_tcp_fd = Some(number(&flag, &value)?),
                 "--userns" => parsed.userns = Some(value.into()),
                 "--netns" => parsed.netns = Some(value.into()),
                 "--gateway" => parsed.gateway = Some(number(&flag, &value)?),
@@ -81,6 +84,9 @@ impl EdgeArgs {
         self.dns_fd
             .iter()
             .for_each(|fd| push("--dns-fd", fd.to_string().into()));
+        self.dns_tcp_fd
+            .iter()
+            .for_each(|fd| push("--dns-tcp-fd", fd.to_string().into()));
         self.userns.iter().for_each(|path| push("--userns", path.into()));
         self.netns.iter().for_each(|path| push("--netns", path.into()));
         self.gateway
@@ -124,6 +130,7 @@ mod tests {
             public_fds: vec![5, 6],
             internal_fd: Some(7),
             dns_fd: Some(8),
+            dns_tcp_fd: Some(9),
             userns: Some("/proc/7/ns/user".into()),
             netns: Some("/run/netns/hob".into()),
             gateway: Some(Ipv4Addr::new(10, 99, 0, 1)),

@@ -1,4 +1,6 @@
 //! Names for instances: `*.hob.internal` is the gateway, everything else is asked of the host's resolvers.
+//!
+//! Asked by UDP, and by TCP (`dns_tcp`) for answers that are too long for that.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -75,8 +77,8 @@ impl Resolver {
     }
 
     /// Answers for as long as the edge runs.
-    pub async fn serve(self) {
-        let resolver = Rc::new(self);
+    pub async fn serve(self: Rc<Self>) {
+        let resolver = self;
         for upstream in &resolver.upstreams {
             spawn_local(Rc::clone(upstream).listen());
         }
@@ -107,14 +109,32 @@ impl Resolver {
         }
     }
 
-    async fn forward(self: Rc<Self>, mut query: Vec<u8>, question_end: usize, from: SocketAddr) {
+    async fn forward(self: Rc<Self>, query: Vec<u8>, question_end: usize, from: SocketAddr) {
+        if let Some(answer) = self.ask_elsewhere(query, question_end).await {
+            self.send(&answer, from).await;
+        }
+    }
+
+    /// The answer of the first of the host's resolvers that gives one, else one that says that none did.
+    async fn ask_elsewhere(&self, mut query: Vec<u8>, question_end: usize) -> Option<Vec<u8>> {
         for upstream in &self.upstreams {
             if let Some(answer) = upstream.ask(&mut query, question_end).await {
-                return self.send(&answer, from).await;
+                return Some(answer);
             }
         }
-        if let Some(failure) = server_failure(&query, question_end) {
-            self.send(&failure, from).await;
+        server_failure(&query, question_end)
+    }
+
+    /// The answer to a question that was not asked by UDP. It may be as long as our own resolvers send by UDP when they
+    /// are told that much is taken. Nothing for what is no question.
+    pub async fn answer(&self, message: &[u8]) -> Option<Vec<u8>> {
+        match read_question(message, self.gateway) {
+            Question::Malformed => None,
+            Question::Answered(answer) => Some(answer),
+            Question::Elsewhere { question_end } => {
+                let query = widened(message.get(..question_end)?);
+                self.ask_elsewhere(query, question_end).await
+            }
         }
     }
 }
@@ -238,6 +258,18 @@ fn question_end(message: &[u8]) -> Option<usize> {
     (end <= message.len()).then_some(end)
 }
 
+/// A header and its question, and nothing else but the word that answers of up to [`MAX_MESSAGE`] are taken (EDNS, RFC
+/// 6891).
+fn widened(question: &[u8]) -> Vec<u8> {
+    let mut query = question.to_vec();
+    // One question, no answer, no authority, one additional record.
+    query[6..HEADER].copy_from_slice(&[0, 0, 0, 0, 0, 1]);
+    query.extend([0, 0, 41]);
+    query.extend((MAX_MESSAGE as u16).to_be_bytes());
+    query.extend([0; 6]);
+    query
+}
+
 fn server_failure(query: &[u8], question_end: usize) -> Option<Vec<u8>> {
     let mut failure = query.get(..question_end)?.to_vec();
     let recursion_desired = failure[2] & 1;
@@ -321,6 +353,16 @@ mod tests {
         for bad in [reply, two, pointer] {
             assert!(matches!(read_question(&bad, GATEWAY), Question::Malformed));
         }
+    }
+
+    #[test]
+    fn a_widened_question_is_the_same_one_with_more_room() {
+        let query = query("example.com", TYPE::TXT);
+        let widened = widened(&query);
+        let packet = Packet::parse(&widened).unwrap();
+        assert_eq!((packet.id(), packet.questions.len()), (77, 1));
+        assert_eq!(packet.opt().unwrap().udp_packet_size, 4096);
+        assert!(widened.starts_with(&query[..4]));
     }
 
     #[test]

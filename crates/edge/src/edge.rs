@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::client::{Entrance, Side};
+use crate::crowd::Crowd;
 use crate::headers::Scheme;
 use crate::hold::Rooms;
 use crate::limits::Limits;
@@ -38,6 +39,7 @@ pub struct Sockets {
     pub public: Vec<TcpListener>,
     pub internal: Option<TcpListener>,
     pub dns: Option<UdpSocket>,
+    pub dns_tcp: Option<TcpListener>,
 }
 
 impl Sockets {
@@ -58,6 +60,9 @@ impl Sockets {
         }
         if let Some(socket) = &self.dns {
             all.push((SocketRole::Dns(socket.local_addr()?), socket.try_clone()?.into()));
+        }
+        if let Some(listener) = &self.dns_tcp {
+            all.push((SocketRole::DnsTcp(listener.local_addr()?), listener.try_clone()?.into()));
         }
         Ok(all)
     }
@@ -102,6 +107,7 @@ impl Edge {
         let table = Arc::new(ArcSwap::from_pointee(table));
         let shared = Arc::new(Shared {
             table,
+            crowd: Arc::new(Crowd::new(limits.max_connections_per_client)),
             limits,
             workers,
             rooms,

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Most client connections at once; beyond it the edge stops accepting until one ends.
     pub max_connections: usize,
+    /// Most connections at once of one client: an IPv4 address, or a /64 network of IPv6. Further ones are closed. Zero: as
+    /// many as there may be, for an edge behind another proxy.
+    pub max_connections_per_client: usize,
     /// Most requests at once that wait for the head of their answer; beyond it: 503.
     pub max_pending: usize,
     /// Most requests of one service at once that wait for a target to become ready; beyond it: 503.
@@ -57,6 +60,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             max_connections: 20_000,
+            max_connections_per_client: 8_000,
             max_pending: 10_000,
             max_held_per_service: 5_000,
             max_held: 10_000,

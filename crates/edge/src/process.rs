@@ -20,6 +20,7 @@ use tokio::task::spawn_local;
 use crate::args::EdgeArgs;
 use crate::control;
 use crate::dns::Resolver;
+use crate::dns_tcp;
 use crate::edge::{Edge, Sockets};
 use crate::limits::Limits;
 use crate::persist::TableDir;
@@ -77,7 +78,7 @@ pub fn edge_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// # Errors
 /// Each names the step that failed.
 pub fn prepare(args: &EdgeArgs) -> io::Result<Setup> {
-    let inherited = [args.internal_fd, args.dns_fd].into_iter().flatten();
+    let inherited = [args.internal_fd, args.dns_fd, args.dns_tcp_fd].into_iter().flatten();
     let keep: Vec<RawFd> = args.public_fds.iter().copied().chain(inherited).collect();
     let mut inherited = Inherited::take(&keep)?;
     privileges::raise_descriptor_limit();
@@ -118,6 +119,11 @@ pub fn prepare(args: &EdgeArgs) -> io::Result<Setup> {
         (None, Some(gateway)) => Some(bound(gateway, DNS_PORT, UdpSocket::bind)?),
         (None, None) => None,
     };
+    let dns_tcp = match (args.dns_tcp_fd, args.gateway) {
+        (Some(fd), _) => Some(TcpListener::from(inherited.socket(fd, SockType::Stream)?)),
+        (None, Some(gateway)) => Some(bound(gateway, DNS_PORT, TcpListener::bind)?),
+        (None, None) => None,
+    };
     let owner = nix::unistd::geteuid().as_raw();
     if let Some((uid, gid)) = args.user {
         dir.give_to(uid, gid)
@@ -126,7 +132,12 @@ pub fn prepare(args: &EdgeArgs) -> io::Result<Setup> {
     privileges::give_up(args.user)?;
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let workers = if args.workers == 0 { cores() } else { args.workers };
-    let sockets = Sockets { public, internal, dns };
+    let sockets = Sockets {
+        public,
+        internal,
+        dns,
+        dns_tcp,
+    };
     let (gateway, limits) = (args.gateway, args.limits.clone());
     Ok(Setup {
         sockets,
@@ -151,7 +162,7 @@ pub fn run<S: Future<Output = ()>>(setup: Setup, stop: impl FnOnce() -> S) -> io
         .build_local(LocalOptions::default())?;
     runtime.block_on(async move {
         let Setup {
-            mut sockets,
+            sockets,
             dir,
             lock,
             control,
@@ -161,11 +172,14 @@ pub fn run<S: Future<Output = ()>>(setup: Setup, stop: impl FnOnce() -> S) -> io
             workers,
             limits,
         } = setup;
-        let resolver = match (&mut sockets.dns, gateway) {
-            (Some(socket), Some(gateway)) => Some(Resolver::new(socket.try_clone()?, gateway, upstream_dns)?),
+        let resolver = match (&sockets.dns, gateway) {
+            (Some(socket), Some(gateway)) => Some(Rc::new(Resolver::new(socket.try_clone()?, gateway, upstream_dns)?)),
             _ => None,
         };
+        let dns_tcp = sockets.dns_tcp.as_ref().map(TcpListener::try_clone).transpose()?;
         let edge = Rc::new(Edge::start(sockets, dir, workers, limits)?);
+        let longer = resolver.clone().zip(dns_tcp);
+        let dns_tcp = longer.map(|(resolver, listener)| spawn_local(dns_tcp::serve(resolver, listener)));
         let dns = resolver.map(|resolver| spawn_local(resolver.serve()));
         let settling = spawn_local({
             let edge = Rc::clone(&edge);
@@ -180,6 +194,7 @@ pub fn run<S: Future<Output = ()>>(setup: Setup, stop: impl FnOnce() -> S) -> io
         drop(lock);
         edge.drain().await;
         dns.inspect(|dns| dns.abort());
+        dns_tcp.inspect(|dns| dns.abort());
         Ok(())
     })
 }

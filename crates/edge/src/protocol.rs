@@ -89,6 +89,7 @@ pub enum SocketRole {
     Public(SocketAddr),
     Internal(SocketAddr),
     Dns(SocketAddr),
+    DnsTcp(SocketAddr),
 }
 
 impl SocketRole {
@@ -96,7 +97,7 @@ impl SocketRole {
     pub fn listens_at(&self, wanted: &SocketAddr) -> bool {
         match self {
             SocketRole::Public(at) => at.ip() == wanted.ip() && (wanted.port() == 0 || at.port() == wanted.port()),
-            SocketRole::Internal(_) | SocketRole::Dns(_) => false,
+            SocketRole::Internal(_) | SocketRole::Dns(_) | SocketRole::DnsTcp(_) => false,
         }
     }
 }

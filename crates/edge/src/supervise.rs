@@ -72,7 +72,7 @@ impl HeldSockets {
     pub fn public(&self) -> Vec<SocketAddr> {
         let address = |(role, _): &(SocketRole, OwnedFd)| match role {
             SocketRole::Public(address) => Some(*address),
-            SocketRole::Internal(_) | SocketRole::Dns(_) => None,
+            SocketRole::Internal(_) | SocketRole::Dns(_) | SocketRole::DnsTcp(_) => None,
         };
         self.sockets.iter().filter_map(address).collect()
     }
@@ -97,13 +97,15 @@ impl EdgeCommand {
     /// When the program cannot be started.
     pub fn spawn(&self, held: &HeldSockets) -> io::Result<Child> {
         let mut args = self.args.clone();
-        (args.public_fds, args.internal_fd, args.dns_fd) = (Vec::new(), None, None);
+        args.public_fds.clear();
+        (args.internal_fd, args.dns_fd, args.dns_tcp_fd) = (None, None, None);
         for (role, socket) in &held.sockets {
             let fd = socket.as_raw_fd();
             match role {
                 SocketRole::Public(_) => args.public_fds.push(fd),
                 SocketRole::Internal(_) => args.internal_fd = Some(fd),
                 SocketRole::Dns(_) => args.dns_fd = Some(fd),
+                SocketRole::DnsTcp(_) => args.dns_tcp_fd = Some(fd),
             }
         }
         let inherit: Vec<_> = held.sockets.iter().map(|(_, socket)| socket.as_raw_fd()).collect();

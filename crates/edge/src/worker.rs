@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::client::{Client, Entrance, Signal};
+use crate::crowd::Crowd;
 use crate::headers::RequestIds;
 use crate::hold::Rooms;
 use crate::limits::Limits;
@@ -38,6 +39,7 @@ pub struct Shared {
     pub limits: Limits,
     pub workers: usize,
     pub rooms: Rooms,
+    pub crowd: Arc<Crowd>,
     /// Client connections of all workers.
     pub connections: AtomicUsize,
 }
@@ -216,6 +218,9 @@ impl Worker {
     }
 
     fn admit(self: &Rc<Self>, stream: TcpStream, peer: std::net::IpAddr, entrance: &Entrance) {
+        let Some(guest) = self.shared.crowd.admit(peer) else {
+            return tracing::debug!(client.address = %peer, "a connection too many of one client");
+        };
         // Fails only on a connection that is gone already, which the first read will tell.
         let _ = stream.set_nodelay(true);
         self.refresh_clock();
@@ -228,6 +233,7 @@ impl Worker {
         let worker = Rc::clone(self);
         spawn_local(async move {
             crate::client::serve(stream, client).await;
+            drop(guest);
             worker.dismiss(id);
         });
     }

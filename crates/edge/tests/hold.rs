@@ -313,6 +313,7 @@ async fn ten_thousand_held_clients_and_slow_heads_are_in_nobodys_way() {
     let (app, other) = (App::says("hello").await, App::says("other").await);
     let mut rig = Rig::with(Limits {
         max_held_per_service: CLIENTS,
+        max_connections_per_client: 0,
         ..Limits::default()
     });
     let (entry, beside) = (service("a.test", &[]), service("b.test", &[&other]));

@@ -550,3 +550,42 @@ async fn beyond_the_limit_of_connections_others_wait_their_turn() {
         assert_eq!(conn.answer().await.expect("an answer").status, 200);
     }
 }
+
+/// C6.12: one address cannot take all connections. Loopback has many addresses, so that there is another client.
+#[tokio::test]
+async fn a_client_has_so_many_connections_and_others_have_theirs() {
+    const MOST: usize = 5;
+    let app = App::says("hello").await;
+    let mut rig = Rig::with(Limits {
+        max_connections_per_client: MOST,
+        ..Limits::default()
+    });
+    rig.publish(vec![service("a.test", &[&app])]).await;
+    let mut taken = Vec::new();
+    for _ in 0..MOST {
+        let mut conn = rig.connect().await;
+        assert_eq!(conn.ask(&get("a.test", "/")).await.status, 200);
+        taken.push(conn);
+    }
+    let mut beyond = rig.connect().await;
+    let _ = beyond.stream.write_all(get("a.test", "/").as_bytes()).await;
+    assert_eq!(beyond.answer().await, None);
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let mut other = Conn::over(socket.connect(rig.address).await.unwrap());
+    assert_eq!(other.ask(&get("a.test", "/")).await.status, 200);
+    for conn in &mut taken {
+        assert_eq!(conn.ask(&get("a.test", "/")).await.status, 200);
+    }
+    // Whoever ends one may have another.
+    taken.pop();
+    let deadline = std::time::Instant::now() + rig::PATIENCE;
+    loop {
+        let mut conn = rig.connect().await;
+        let _ = conn.stream.write_all(get("a.test", "/").as_bytes()).await;
+        if conn.answer().await.is_some_and(|answer| answer.status == 200) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "its place is never given back");
+    }
+}

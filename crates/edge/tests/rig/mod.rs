@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -33,11 +33,16 @@ pub fn hasty() -> Limits {
     }
 }
 
+/// What names inside are answered with.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+
 /// A running edge and the control plane's end of it.
 pub struct Rig {
     pub home: tempfile::TempDir,
     pub address: SocketAddr,
     pub internal: SocketAddr,
+    /// Where names are asked for by UDP and by TCP.
+    pub names: [SocketAddr; 2],
     pub client: EdgeClient,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -50,9 +55,17 @@ impl Rig {
     }
 
     pub fn with(limits: Limits) -> Rig {
+        Rig::with_names(limits, Vec::new())
+    }
+
+    /// `resolvers` are connected to those that are asked for names of the outside.
+    pub fn with_names(limits: Limits, resolvers: Vec<UdpSocket>) -> Rig {
         let home = tempfile::tempdir().expect("a temporary directory");
         let public = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let internal = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let dns = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let dns_tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let names = [dns.local_addr(), dns_tcp.local_addr()].map(|address| address.expect("bound"));
         let (address, inside) = (
             public.local_addr().expect("bound"),
             internal.local_addr().expect("bound"),
@@ -65,11 +78,12 @@ impl Rig {
             sockets: Sockets {
                 public: vec![public],
                 internal: Some(internal),
-                dns: None,
+                dns: Some(dns),
+                dns_tcp: Some(dns_tcp),
             },
             owner: nix::unistd::geteuid().as_raw(),
-            gateway: None,
-            upstream_dns: Vec::new(),
+            gateway: Some(GATEWAY),
+            upstream_dns: resolvers,
             workers: 2,
             limits,
         };
@@ -82,6 +96,7 @@ impl Rig {
             home,
             address,
             internal: inside,
+            names,
             client,
             stop: Some(stop),
             thread: Some(thread),
