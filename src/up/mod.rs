@@ -257,6 +257,7 @@ fn parts(
         engine,
         edge,
         images: Arc::new(images::Images(images)),
+        planner: Arc::new(reconcile::guarded),
         clock: Arc::new(now_us),
         new_id: Arc::new(uuid::Uuid::now_v7),
         settings: reconcile::Settings {

@@ -27,4 +27,4 @@ mod service;
 
 pub use live::{Live, LiveInstance};
 pub use run::Reconciler;
-pub use seams::{EdgePort, ImageSource, ObtainError, Parts, Settings};
+pub use seams::{EdgePort, ImageSource, ObtainError, Parts, Planner, Settings, guarded};

@@ -144,6 +144,7 @@ fn spawn(
         tokio::pin!(obtain);
         let outcome = loop {
             tokio::select! {
+                biased;
                 outcome = &mut obtain => break outcome,
                 Ok(()) = changes.changed() => tell(PullEvent::Progress),
             }

@@ -1,6 +1,6 @@
 //! The loop: sleep, see what may have changed, consider the services concerned, write, act, publish.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use domain::error::Kind;
@@ -27,6 +27,8 @@ const BATCH: usize = 200;
 const TROUBLE_PAUSE: Duration = Duration::from_millis(500);
 /// In place of a service, for what belongs to none.
 const NOBODY: ServiceId = ServiceId(uuid::Uuid::nil());
+/// Between the signals for an instance that must not run.
+const REMAINS_GRACE: Duration = Duration::from_secs(10);
 /// Name of the lease that makes a reconciler the only writer.
 const LEASE: &str = "reconciler";
 
@@ -41,7 +43,8 @@ pub struct Reconciler {
     /// In order, so that the same happenings lead to the same effects in the same order.
     pub(crate) due: BTreeSet<ServiceId>,
     pub(crate) timers: HashMap<ServiceId, Instant>,
-    pub(crate) adopted: HashSet<ServiceId>,
+    /// The instances that are looked after, of every service that was looked at.
+    pub(crate) tended: HashMap<ServiceId, BTreeSet<InstanceId>>,
     pub(crate) owners: HashMap<InstanceId, ServiceId>,
     /// What the engine last listed. `None` until it has answered once: before that nothing is decided (invariant 20).
     pub(crate) snapshot: BTreeMap<InstanceId, InstanceStatus>,
@@ -100,7 +103,7 @@ impl Reconciler {
             record: Record::new(parts.store.clone()),
             due: BTreeSet::new(),
             timers: HashMap::new(),
-            adopted: HashSet::new(),
+            tended: HashMap::new(),
             owners: HashMap::new(),
             snapshot: BTreeMap::new(),
             snapshot_is_current: false,
@@ -149,7 +152,9 @@ impl Reconciler {
 
     async fn keep_lease(&mut self) -> Result<bool> {
         self.lease_renewal = Instant::now() + renewal(&self.parts);
+        // Notifications can be lost: now and then everybody is asked anew.
         self.record.doubt();
+        self.snapshot_is_current = false;
         self.parts
             .store
             .system()
@@ -167,7 +172,7 @@ impl Reconciler {
             let batch: Vec<ServiceId> = self.due.iter().take(BATCH).copied().collect();
             self.work_on(&batch).await?;
         }
-        self.remove_remains();
+        self.remove_remains().await?;
         self.publish().await
     }
 
@@ -201,28 +206,57 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Ended instances that the record does not know are remains: of a removal that failed, or of a crash between
-    /// record and removal. Running ones are reported by `hob doctor` and never killed for not being in the record
-    /// (invariant 20).
-    fn remove_remains(&mut self) {
-        if std::mem::replace(&mut self.remains_searched, true) {
-            return;
+    /// Instances that no row wants. Ended ones are remains: of a removal that failed, or of a crash between record and
+    /// removal. Running ones that the record says are gone were started by a control plane that had been overtaken
+    /// (invariant 19): they are stopped. Running ones of which the record knows nothing are reported by `hob doctor` and
+    /// never killed for that (invariant 20).
+    async fn remove_remains(&mut self) -> Result<()> {
+        if self.remains_searched {
+            return Ok(());
         }
-        let first_time = !std::mem::replace(&mut self.remains_reported, true);
         let now = Instant::now();
-        for status in self.snapshot.values() {
-            if self.owners.contains_key(&status.id) {
-                continue;
+        let unknown = |status: &&InstanceStatus| !self.owners.contains_key(&status.id);
+        let (ended, running): (Vec<_>, Vec<_>) = self
+            .snapshot
+            .values()
+            .filter(unknown)
+            .map(|status| (status.id, &status.phase))
+            .partition(|(_, phase)| matches!(phase, Phase::Exited(_)));
+        let ended: Vec<InstanceId> = ended.into_iter().map(|(id, _)| id).collect();
+        let running: Vec<InstanceId> = running.into_iter().map(|(id, _)| id).collect();
+        self.remains_searched = true;
+        for id in ended {
+            let later = self.operations.remove(NOBODY, id, now);
+            self.search_again(later);
+        }
+        if running.is_empty() {
+            return Ok(());
+        }
+        let gone = self
+            .parts
+            .store
+            .system()
+            .gone_of(&running)
+            .await
+            .inspect_err(|_| self.remains_searched = false)?;
+        for id in &gone {
+            tracing::warn!(instance.id = %id, "an instance runs that the record says is gone; it is stopped");
+            let later = self.operations.stop(NOBODY, *id, REMAINS_GRACE, now);
+            self.search_again(later);
+        }
+        if !std::mem::replace(&mut self.remains_reported, true) {
+            for id in running.iter().filter(|id| !gone.contains(id)) {
+                tracing::warn!(instance.id = %id, "an instance runs that the record does not know; left alone");
             }
-            if matches!(status.phase, Phase::Exited(_)) {
-                if let Some(later) = self.operations.remove(NOBODY, status.id, now) {
-                    let timer = self.timers.entry(NOBODY).or_insert(later);
-                    *timer = later.min(*timer);
-                    self.remains_searched = false;
-                }
-            } else if first_time {
-                tracing::warn!(instance.id = %status.id, "an instance runs that the record does not know; left alone");
-            }
+        }
+        Ok(())
+    }
+
+    fn search_again(&mut self, later: Option<Instant>) {
+        if let Some(later) = later {
+            let timer = self.timers.entry(NOBODY).or_insert(later);
+            *timer = later.min(*timer);
+            self.remains_searched = false;
         }
     }
 
@@ -249,10 +283,14 @@ impl Reconciler {
     /// Reads, decides, writes in one transaction, acts.
     async fn work_on(&mut self, batch: &[ServiceId]) -> Result<()> {
         let states = self.record.take(batch).await?;
-        batch.iter().for_each(|id| {
-            self.due.remove(id);
-        });
         let now = Instant::now();
+        let found: BTreeSet<ServiceId> = states.iter().map(|state| state.service.id).collect();
+        for id in batch {
+            if !found.contains(id) {
+                self.leave(*id, now);
+            }
+            self.due.remove(id);
+        }
         let mut decided: Vec<(ServiceState, Decision)> = Vec::with_capacity(states.len());
         for state in states {
             let decision = self.consider(&state, now);
@@ -330,12 +368,16 @@ impl Reconciler {
         // After trouble the loop waits out its pause, whatever else calls.
         if let Some(pause) = pause {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(pause) => {}
                 _ = stop.changed() => {}
             }
         } else if self.due.is_empty() {
             let (inbox, record) = (&mut self.inbox, &mut self.record);
+            // In this order, so that the same happenings lead to the same effects; nothing is passed over, since all
+            // that wait are looked at below.
             tokio::select! {
+                biased;
                 () = record.woken() => {}
                 _ = inbox.engine.changed() => self.snapshot_is_current = false,
                 _ = self.edge_view.changed() => {}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use domain::plan::{Desired, Observed, Plan, guard};
 use domain::routing::EdgeView;
 use domain::routing::RoutingTable;
 use domain::{Behaviour, DeploymentId, InstanceId};
@@ -51,6 +52,20 @@ pub enum ObtainError {
     Transient(String),
 }
 
+/// Decides what to do next for one service; a violation freezes it. [`guarded`], but for simulations that count
+/// decisions or put bugs in.
+pub type Planner = Arc<dyn Fn(&Desired, &Observed) -> Result<Plan, guard::Violation> + Send + Sync>;
+
+/// The planner, and the guard on every plan of it.
+///
+/// # Errors
+/// The guard's.
+pub fn guarded(desired: &Desired, observed: &Observed) -> Result<Plan, guard::Violation> {
+    let plan = domain::plan::plan(desired, observed);
+    guard::check(desired, observed, &plan)?;
+    Ok(plan)
+}
+
 /// Everything that a reconciler works with.
 #[derive(Clone)]
 pub struct Parts {
@@ -58,6 +73,7 @@ pub struct Parts {
     pub engine: Arc<dyn Engine>,
     pub edge: Arc<dyn EdgePort>,
     pub images: Arc<dyn ImageSource>,
+    pub planner: Planner,
     /// Wall clock in microseconds, for the record.
     pub clock: store::Clock,
     /// New, time-ordered ids.

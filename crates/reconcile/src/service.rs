@@ -1,9 +1,9 @@
 //! One service: from its record to a decision, and from a decision that is durable to what is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use domain::plan::{Action, Desired, Health, Observed, Plan, Process, Verdict, guard, plan};
+use domain::plan::{Action, Desired, Health, Observed, Plan, Process, Verdict};
 use domain::routing::{Pool, Target};
 use domain::{InstanceId, ServiceId, Stage, Template};
 use engine::{Exit, InstanceSpec, Phase};
@@ -50,6 +50,7 @@ impl Reconciler {
     /// What to do about a service. Changes nothing but books in memory that a repetition would change alike.
     pub(crate) fn consider(&mut self, state: &ServiceState, now: Instant) -> Decision {
         self.adopt(state);
+        self.let_go(state, now);
         let mut decision = Decision::default();
         if state.service.frozen.is_some() {
             let observed = self.observe(state, now).1;
@@ -65,14 +66,16 @@ impl Reconciler {
             self.obtain_image(queued, now, &mut decision);
         }
         let (desired, observed) = self.observe(state, now);
-        let plan = plan(&desired, &observed);
-        if let Err(violation) = guard::check(&desired, &observed, &plan) {
-            tracing::error!(service.id = %state.service.id, service.name = state.service.name, %violation, "service frozen");
-            decision.effects = vec![Effect::Freeze {
-                reason: violation.to_string(),
-            }];
-            return decision;
-        }
+        let plan = match (self.parts.planner)(&desired, &observed) {
+            Ok(plan) => plan,
+            Err(violation) => {
+                tracing::error!(service.id = %state.service.id, service.name = state.service.name, %violation, "service frozen");
+                decision.effects = vec![Effect::Freeze {
+                    reason: violation.to_string(),
+                }];
+                return decision;
+            }
+        };
         self.translate(state, &observed, &plan, now, &mut decision);
         decision.deeds.live = self.live_view(&observed);
         decision
@@ -96,12 +99,13 @@ impl Reconciler {
     /// The first look at a service after a start. What was healthy in the last life of the control plane is served by
     /// the edge and stays routed until checks say otherwise; what was retiring may still be in the edge's old table.
     fn adopt(&mut self, state: &ServiceState) {
-        if !self.adopted.insert(state.service.id) {
+        if self.tended.contains_key(&state.service.id) {
             return;
         }
+        self.tended.insert(state.service.id, BTreeSet::new());
         let mut routed = Vec::new();
         for row in &state.instances {
-            self.owners.insert(row.id, state.service.id);
+            self.tend(row.id, state.service.id);
             match row.state {
                 InstanceState::Retiring => self.routes.leave(row.id, state.service.id),
                 _ if row.healthy_once => match self.target(state, row.id) {
@@ -368,7 +372,7 @@ impl Reconciler {
         }
         let mut wake = deeds.wake;
         for id in deeds.launches {
-            self.owners.insert(id, service);
+            self.tend(id, service);
             wake = earlier(wake, self.launch(state, id, now));
         }
         for (id, grace, cut) in deeds.stops {
@@ -385,8 +389,7 @@ impl Reconciler {
             self.forget_instance(service, id, now);
         }
         if deeds.purged {
-            self.routes.set(service, Layout::default());
-            self.adopted.remove(&service);
+            return self.leave(service, now);
         }
         self.live.set(service, deeds.live);
         match wake {
@@ -410,6 +413,32 @@ impl Reconciler {
         self.operations.launch(state.service.id, id, now, spec)
     }
 
+    fn tend(&mut self, id: InstanceId, service: ServiceId) {
+        self.owners.insert(id, service);
+        self.tended.entry(service).or_default().insert(id);
+    }
+
+    /// What the record says is gone is let go of. Mostly the decision that recorded it did so already; but a commit can
+    /// be durable and its answer lost.
+    fn let_go(&mut self, state: &ServiceState, now: Instant) {
+        let service = state.service.id;
+        let tended = self.tended.get(&service).into_iter().flatten();
+        let gone = tended.filter(|id| !state.instances.iter().any(|row| row.id == **id));
+        for id in gone.copied().collect::<Vec<_>>() {
+            self.forget_instance(service, id, now);
+        }
+    }
+
+    /// A purged service: nothing is known of it any more.
+    pub(crate) fn leave(&mut self, service: ServiceId, now: Instant) {
+        for id in self.tended.remove(&service).unwrap_or_default() {
+            self.forget_instance(service, id, now);
+        }
+        self.routes.set(service, Layout::default());
+        self.live.set(service, Vec::new());
+        self.timers.remove(&service);
+    }
+
     fn forget_instance(&mut self, service: ServiceId, id: InstanceId, now: Instant) {
         if let Some(address) = self.snapshot.remove(&id).and_then(|status| status.address) {
             self.routes.remove_caller(address);
@@ -417,6 +446,9 @@ impl Reconciler {
         self.health.unwatch(id);
         self.routes.forget(id);
         self.owners.remove(&id);
+        if let Some(tended) = self.tended.get_mut(&service) {
+            tended.remove(&id);
+        }
         self.operations.forget(id);
         // Where this cannot begin now, or fails, the next listing shows what is left.
         self.operations.remove(service, id, now);

@@ -7,12 +7,13 @@
 
 pub mod book;
 pub mod life;
+pub mod mutants;
 pub mod scenario;
 pub mod shrink;
 pub mod turns;
 pub mod wires;
 pub mod world;
 
+pub use mutants::Mutant;
 pub use scenario::Scenario;
-pub use wires::Mutant;
-pub use world::{Driver, Outcome, Setup, run, run_with};
+pub use world::{Driver, Outcome, Ruin, Setup, run, run_with};

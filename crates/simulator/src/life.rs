@@ -1,9 +1,10 @@
-//! One life of the control plane, and the ways in which it ends.
+//! One life of the control plane, and the ways in which it ends or stands still.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,52 +12,134 @@ use tokio::sync::watch;
 
 use crate::book::Book;
 
-/// Crashes that are arranged, over all lives.
+/// A contact of the control plane with the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Op {
+    /// A commit of the store.
+    Commit,
+    Start,
+    Stop,
+    Remove,
+    List,
+    Publish,
+    /// The edge's word arrives.
+    Acknowledge,
+    /// An image is resolved.
+    Obtain,
+    /// Requests in flight are cut.
+    Cut,
+    /// The clock is read, as in every transaction.
+    Clock,
+    /// An id is drawn.
+    Id,
+}
+
+impl Op {
+    /// What changes the world, or brings news that decisions rest on.
+    pub const EFFECTS: [Op; 7] = [
+        Op::Commit,
+        Op::Start,
+        Op::Stop,
+        Op::Remove,
+        Op::Publish,
+        Op::Acknowledge,
+        Op::Obtain,
+    ];
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    Before,
+    After,
+}
+
+/// Where the control plane is to die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// At the n-th next contact of the reconciler's own task, whatever it is.
+    Contact(u32),
+    /// Right after the n-th next start, stop or removal in the engine, before it can learn of it.
+    Effect(u32),
+    /// At the n-th contact of this kind since the run began, counted from 0.
+    Point(Op, Moment, u32),
+}
+
+/// What happens to the control plane there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It dies, and comes back so much later.
+    Dies(Duration),
+    /// Its process stands still for so long, then goes on as if nothing had been.
+    StandsStill(Duration),
+}
+
+/// Fates that are arranged, and contacts that were counted, over all lives.
 #[derive(Clone, Default)]
 pub struct Fuses {
-    armed: Arc<Mutex<Vec<Fuse>>>,
+    state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Touch {
-    /// The reconciler's own task reads the clock (as it does in every transaction), draws an id, lists, publishes.
-    Contact,
-    /// A start, stop or removal has just happened in the engine.
-    Effect,
-}
-
-struct Fuse {
-    touch: Touch,
-    left: u32,
-    back_after: Duration,
+#[derive(Default)]
+struct State {
+    armed: Vec<(Aim, Fate)>,
+    /// The n-th operation of this kind happens twice.
+    double: Option<(Op, u32)>,
+    seen: BTreeMap<(Op, Moment), u32>,
 }
 
 impl Fuses {
-    pub fn arm(&self, touch: Touch, left: u32, back_after: Duration) {
-        self.lock().push(Fuse {
-            touch,
-            left,
-            back_after,
-        });
+    pub fn arm(&self, aim: Aim, fate: Fate) {
+        self.lock().armed.push((aim, fate));
+    }
+
+    pub fn double(&self, op: Op, nth: u32) {
+        self.lock().double = Some((op, nth));
     }
 
     pub fn disarm(&self) {
-        self.lock().clear();
+        let mut state = self.lock();
+        state.armed.clear();
+        state.double = None;
     }
 
-    /// Whether a fuse has burnt down, and when the control plane comes back then.
-    fn burn(&self, touch: Touch) -> Option<Duration> {
-        let mut armed = self.lock();
-        let burning = armed.iter_mut().find(|fuse| fuse.touch == touch)?;
-        burning.left = burning.left.saturating_sub(1);
-        let back_after = (burning.left == 0).then_some(burning.back_after)?;
-        armed.retain(|fuse| fuse.left > 0);
-        Some(back_after)
+    /// Contacts so far.
+    pub fn seen(&self) -> BTreeMap<(Op, Moment), u32> {
+        self.lock().seen.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Fuse>> {
-        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the operation that was just announced happens twice.
+    pub fn doubles(&self, op: Op) -> bool {
+        let state = self.lock();
+        let begun = state.seen.get(&(op, Moment::Before)).copied().unwrap_or(0);
+        state
+            .double
+            .is_some_and(|(doubled, nth)| doubled == op && nth + 1 == begun)
     }
+
+    /// What happens here, if a fuse has burnt down.
+    fn burn(&self, op: Op, moment: Moment, on_main: bool) -> Option<Fate> {
+        let mut state = self.lock();
+        let seen = state.seen.entry((op, moment)).or_default();
+        let nth = *seen;
+        *seen += 1;
+        let effect = moment == Moment::After && matches!(op, Op::Start | Op::Stop | Op::Remove);
+        let burnt = state.armed.iter_mut().position(|(aim, _)| match aim {
+            Aim::Contact(left) if on_main => count_down(left),
+            Aim::Effect(left) if effect => count_down(left),
+            Aim::Point(at, when, wanted) => (*at, *when, *wanted) == (op, moment, nth),
+            Aim::Contact(_) | Aim::Effect(_) => false,
+        })?;
+        Some(state.armed.remove(burnt).1)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count_down(left: &mut u32) -> bool {
+    *left = left.saturating_sub(1);
+    *left == 0
 }
 
 /// Clones are the same life.
@@ -64,10 +147,13 @@ impl Fuses {
 pub struct Life {
     pub number: u32,
     pub listed: Arc<AtomicBool>,
-    fuses: Fuses,
+    pub fuses: Fuses,
     dead: watch::Sender<bool>,
+    /// Its process stands still, as one that was stopped or swapped out.
+    paused: watch::Sender<bool>,
     on_main: Arc<AtomicBool>,
-    back_after: Arc<Mutex<Duration>>,
+    /// How long it stays dead, or stands still.
+    lasts: Arc<Mutex<Duration>>,
     book: Book,
 }
 
@@ -88,8 +174,9 @@ impl Life {
             listed: Arc::default(),
             fuses,
             dead: watch::Sender::new(false),
+            paused: watch::Sender::new(false),
             on_main: Arc::default(),
-            back_after: Arc::default(),
+            lasts: Arc::default(),
             book,
         }
     }
@@ -98,32 +185,64 @@ impl Life {
         *self.dead.borrow()
     }
 
-    /// A point at which the reconciler's own task can be cut off: nothing after it happens. Called anywhere else, it
-    /// does nothing.
-    pub fn contact(&self, what: &str) {
-        if !self.on_main.load(Ordering::Relaxed) {
-            return;
-        }
-        if let Some(back_after) = self.fuses.burn(Touch::Contact) {
-            self.die(&format!("at {what}"), back_after);
-            resume_unwind(Box::new(Crash));
-        }
+    /// It has begun to act, and nothing has ended or stopped it.
+    pub fn is_at_work(&self) -> bool {
+        self.listed.load(Ordering::Relaxed) && !self.is_dead() && !*self.paused.borrow()
     }
 
-    /// A point right after an effect. The caller must not let its own caller learn of it when this life is dead.
-    pub fn effect(&self, what: &str) {
+    /// A point at which the control plane can be cut off: nothing after it happens. Its own task ends here at once;
+    /// any other caller must not let its own caller go on, which [`Life::while_alive`] sees to.
+    pub fn touch(&self, op: Op, moment: Moment) {
+        let on_main = self.on_main.load(Ordering::Relaxed);
         if self.is_dead() {
             return;
         }
-        if let Some(back_after) = self.fuses.burn(Touch::Effect) {
-            self.die(&format!("right after {what}"), back_after);
+        let when = if moment == Moment::Before { "before" } else { "after" };
+        match self.fuses.burn(op, moment, on_main) {
+            None => {}
+            Some(Fate::StandsStill(lasts)) => {
+                self.book.say(format!("[{}] STANDS STILL {when} {op:?}", self.number));
+                *self.lasts.lock().unwrap_or_else(PoisonError::into_inner) = lasts;
+                self.paused.send_replace(true);
+            }
+            Some(Fate::Dies(back_after)) => {
+                self.book.say(format!("[{}] CRASHES {when} {op:?}", self.number));
+                *self.lasts.lock().unwrap_or_else(PoisonError::into_inner) = back_after;
+                self.dead.send_replace(true);
+                if on_main {
+                    resume_unwind(Box::new(Crash));
+                }
+            }
         }
     }
 
-    fn die(&self, how: &str, back_after: Duration) {
-        self.book.say(format!("[{}] CRASHES {how}", self.number));
-        *self.back_after.lock().unwrap_or_else(PoisonError::into_inner) = back_after;
-        self.dead.send_replace(true);
+    pub fn resume(&self) {
+        self.paused.send_replace(false);
+    }
+
+    /// Until its process stands still. Answers for how long.
+    pub async fn pausing(&self) -> Duration {
+        self.until_paused_is(true).await;
+        self.lasts()
+    }
+
+    fn lasts(&self) -> Duration {
+        *self.lasts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until its process does not stand still.
+    pub async fn awake(&self) {
+        self.until_paused_is(false).await;
+    }
+
+    async fn until_paused_is(&self, wanted: bool) {
+        // The sender lives as long as this life is known to anybody.
+        let _ = self
+            .paused
+            .subscribe()
+            .wait_for(|paused| *paused == wanted)
+            .await
+            .is_ok();
     }
 
     /// `work` for as long as this life lasts; never ready again after that.
@@ -143,7 +262,7 @@ impl Life {
     /// Runs the reconciler's own task until it ends or this life does.
     pub async fn live<T>(&self, main: impl Future<Output = T>) -> End<T> {
         let mut main = Box::pin(main);
-        let guarded = std::future::poll_fn(|context| {
+        let mut guarded = std::future::poll_fn(|context| {
             self.on_main.store(true, Ordering::Relaxed);
             let polled = catch_unwind(AssertUnwindSafe(|| main.as_mut().poll(context)));
             self.on_main.store(false, Ordering::Relaxed);
@@ -154,10 +273,14 @@ impl Life {
                 Err(payload) => Poll::Ready(End::Panicked(text_of(payload.as_ref()))),
             }
         });
-        let end = tokio::select! {
-            biased;
-            () = self.death() => self.crashed(),
-            end = guarded => end,
+        let end = loop {
+            tokio::select! {
+                biased;
+                () = self.death() => break self.crashed(),
+                _ = self.pausing() => {}
+                end = &mut guarded => break end,
+            }
+            self.awake().await;
         };
         // Whatever it started elsewhere ends with it.
         self.dead.send_replace(true);
@@ -165,8 +288,9 @@ impl Life {
     }
 
     fn crashed<T>(&self) -> End<T> {
-        let back_after = *self.back_after.lock().unwrap_or_else(PoisonError::into_inner);
-        End::Crashed { back_after }
+        End::Crashed {
+            back_after: self.lasts(),
+        }
     }
 }
 

@@ -43,13 +43,17 @@ fn main() -> anyhow::Result<ExitCode> {
     } else {
         Driver::Local
     };
-    let setup = Setup { driver, mutant: None };
+    let setup = Setup {
+        driver,
+        ..Setup::default()
+    };
     let began = Instant::now();
-    let (mut steps, mut runs, mut failures) = (0, 0u64, 0u64);
+    let (mut steps, mut decisions, mut runs, mut failures) = (0, 0, 0u64, 0u64);
     for seed in seeds {
         let scenario = Scenario::of(seed);
         let outcome = run_with(&scenario, setup)?;
         steps += outcome.steps;
+        decisions += outcome.decisions;
         runs += 1;
         if arguments.trace {
             outcome.lines.iter().for_each(|line| println!("{line}"));
@@ -64,9 +68,10 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let seconds = began.elapsed().as_secs_f64();
     println!(
-        "{runs} seeds, {steps} steps in {seconds:.1} s: {:.1} seeds/s, {:.0} steps/s, {failures} failed",
+        "{runs} seeds in {seconds:.1} s: {:.1} seeds/s, {:.0} turns/s, {:.0} decisions/s, {failures} failed",
         runs as f64 / seconds,
-        steps as f64 / seconds
+        steps as f64 / seconds,
+        decisions as f64 / seconds,
     );
     Ok(if failures > 0 {
         ExitCode::FAILURE

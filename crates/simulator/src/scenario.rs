@@ -7,6 +7,8 @@ use store::ServiceKind;
 use testkit::fake_engine::{Chaos, Fault, Op};
 use testkit::{Dice, Health, Script};
 
+use crate::life::{Aim, Fate};
+
 /// Versions that each service can be told to run.
 pub const VERSIONS: u64 = 5;
 /// Instances that a service of the simulation wants at most; small numbers meet all the corners.
@@ -58,24 +60,28 @@ pub enum What {
     /// To the n-th of the deployments that can be gone back to.
     Rollback(usize, u64),
     Cancel(usize),
+    /// Lets a paused deployment go on.
+    Continue(usize),
+    /// Two images at once, the second before anybody could see the first.
+    ImageTwice(usize, u64, u64),
+    /// Another strategy and other options, from the next deployment on.
+    Manner(usize, Strategy, RolloutOptions),
     Delete(usize),
     // Faults.
-    /// The control plane dies at its n-th next contact with the world, and comes back so much later.
-    Crash {
-        contacts: u32,
-        back_after: Duration,
-    },
-    /// It dies right after the n-th next effect on the engine, before it can learn of it.
-    CrashAfterEffect {
-        effects: u32,
-        back_after: Duration,
-    },
+    /// The control plane dies or stands still where it is aimed at.
+    Fate(Aim, Fate),
+    /// After so many transactions that write, this happens to so many.
+    StoreTrouble(u32, store::Fault, u32),
+    /// So many next images are not obtained, for good or for now.
+    ImageTrouble(u32, bool),
     /// The n-th live instance dies.
     Kill(u64),
     /// The n-th instance is gone without a trace.
     Vanish(u64),
     EdgeDown,
     EdgeUp,
+    /// Down and up again before anybody can notice; the last acknowledgement is lost with it.
+    EdgeRestart,
     LoseAcks(u32),
     AckDelay(Duration),
     Load(u64, Duration),
@@ -83,6 +89,8 @@ pub enum What {
     EngineDown(bool),
     FailNext(Op, Fault),
     LoseChanges(u32),
+    /// Those who wait for changes of the engine are woken so often for nothing.
+    WakeForNothing(u32),
     /// Seconds by which the wall clock jumps.
     ClockJump(i64),
 }
@@ -90,10 +98,18 @@ pub enum What {
 impl Scenario {
     pub fn of(seed: u64) -> Scenario {
         let mut dice = Dice::new(seed ^ 0x51A1_0000_0000_0000);
-        let count = 1 + dice.below(3);
+        // Some owners are busy: more deployments of one service than are kept.
+        let busy = dice.chance(100);
+        let count = if busy { 1 } else { 1 + dice.below(3) };
         let services: Vec<Subject> = (0..count).map(|n| subject(n, &mut dice)).collect();
         let mut events = Vec::new();
-        for _ in 0..2 + dice.below(9) {
+        // Some owners are busy: more deployments than are kept.
+        let commands = if dice.chance(100) {
+            14 + dice.below(12)
+        } else {
+            2 + dice.below(9)
+        };
+        for _ in 0..commands {
             let at = time(&mut dice);
             let what = command(&services, &mut dice);
             events.push(Event { at, what });
@@ -125,22 +141,7 @@ fn ms(dice: &mut Dice, most: u64) -> Duration {
 fn subject(n: u64, dice: &mut Dice) -> Subject {
     let name = ["ant", "bee", "cat"][n as usize % 3].to_owned();
     let worker = dice.chance(150);
-    let strategy = if dice.chance(200) {
-        Strategy::Recreate
-    } else {
-        Strategy::Rolling
-    };
-    let options = RolloutOptions {
-        max_in_flight: dice.chance(600).then(|| 1 + dice.below(4) as u32),
-        max_surge: dice.chance(500).then(|| dice.below(4) as u32),
-        max_unavailable: dice.below(3) as u32,
-        min_ready_ms: if dice.chance(400) { dice.below(5_000) } else { 0 },
-        drain_ms: dice.below(30_000),
-        stop_grace_ms: dice.below(10_000),
-        progress_deadline_ms: 10_000 + dice.below(110_000),
-        max_failures: 1 + dice.below(4) as u32,
-        ..RolloutOptions::default()
-    };
+    let (strategy, options) = manner(dice);
     let health = HealthCheck {
         kind: if worker { CheckKind::Process } else { CheckKind::Tcp },
         interval_ms: 500 + dice.below(9_500),
@@ -164,6 +165,26 @@ fn subject(n: u64, dice: &mut Dice) -> Subject {
     }
 }
 
+fn manner(dice: &mut Dice) -> (Strategy, RolloutOptions) {
+    let strategy = if dice.chance(200) {
+        Strategy::Recreate
+    } else {
+        Strategy::Rolling
+    };
+    let options = RolloutOptions {
+        max_in_flight: dice.chance(600).then(|| 1 + dice.below(4) as u32),
+        max_surge: dice.chance(500).then(|| dice.below(4) as u32),
+        max_unavailable: dice.below(3) as u32,
+        min_ready_ms: if dice.chance(400) { dice.below(5_000) } else { 0 },
+        drain_ms: dice.below(30_000),
+        stop_grace_ms: dice.below(10_000),
+        progress_deadline_ms: 10_000 + dice.below(110_000),
+        max_failures: 1 + dice.below(4) as u32,
+        ..RolloutOptions::default()
+    };
+    (strategy, options)
+}
+
 fn script(dice: &mut Dice) -> Script {
     let (start, ready, stop) = (ms(dice, 2_000), ms(dice, 3_000), ms(dice, 4_000));
     let script = Script::default().start_after(start).ready_after(ready).stop_after(stop);
@@ -176,6 +197,11 @@ fn script(dice: &mut Dice) -> Script {
             bad: Duration::from_millis(500 + dice.below(20_000)),
         }),
         4 => script.health(Health::GoodUntil(ms(dice, 60_000))),
+        6 => {
+            // Dies right after it became ready.
+            let lives = script.ready + ms(dice, 50);
+            script.crash_after(lives, 5)
+        }
         5 => script.refused("no such user: app"),
         _ => script,
     }
@@ -185,7 +211,13 @@ fn command(services: &[Subject], dice: &mut Dice) -> What {
     let of = dice.below(services.len() as u64) as usize;
     let version = 1 + dice.below(VERSIONS);
     let instances = 1 + dice.below(INSTANCES_MAX) as u32;
-    match dice.below(20) {
+    match dice.below(24) {
+        20 => What::Continue(of),
+        21 | 22 => What::ImageTwice(of, version, 1 + dice.below(VERSIONS)),
+        23 => {
+            let (strategy, options) = manner(dice);
+            What::Manner(of, strategy, options)
+        }
         0..8 => What::Image(of, version),
         8..11 => What::Scale(of, instances),
         11..13 => What::ImageAndScale(of, version, instances),
@@ -206,15 +238,28 @@ fn fault(dice: &mut Dice, events: &mut Vec<Event>) {
         ms(dice, 20_000)
     };
     let mut add = |at, what| events.push(Event { at, what });
-    match dice.below(16) {
+    match dice.below(22) {
         0..3 => {
-            let contacts = 1 + dice.below(40) as u32;
-            add(at, What::Crash { contacts, back_after });
+            let aim = Aim::Contact(1 + dice.below(40) as u32);
+            add(at, What::Fate(aim, Fate::Dies(back_after)));
         }
         3 | 4 => {
-            let effects = 1 + dice.below(4) as u32;
-            add(at, What::CrashAfterEffect { effects, back_after });
+            let aim = Aim::Effect(1 + dice.below(4) as u32);
+            add(at, What::Fate(aim, Fate::Dies(back_after)));
         }
+        16 => {
+            let aim = Aim::Contact(1 + dice.below(40) as u32);
+            add(at, What::Fate(aim, Fate::StandsStill(ms(dice, 90_000))));
+        }
+        17 | 18 => {
+            let fault = [store::Fault::Busy, store::Fault::CommitFails, store::Fault::AnswerLost];
+            let fault = fault[dice.below(3) as usize];
+            let (spared, count) = (dice.below(12) as u32, 1 + dice.below(4) as u32);
+            add(at, What::StoreTrouble(spared, fault, count));
+        }
+        19 => add(at, What::ImageTrouble(1 + dice.below(4) as u32, dice.chance(200))),
+        20 => add(at, What::EdgeRestart),
+        21 => add(at, What::WakeForNothing(1 + dice.below(3) as u32)),
         5 => add(at, What::Kill(dice.below(20))),
         6 => add(at, What::Vanish(dice.below(20))),
         7 => {

@@ -1,7 +1,7 @@
 //! From a scenario that fails to the shortest list of its commands and faults that still fails.
 
+use crate::mutants::Mutant;
 use crate::scenario::Scenario;
-use crate::wires::Mutant;
 use crate::world::run;
 
 /// Runs that shrinking may take.

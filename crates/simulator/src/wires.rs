@@ -2,6 +2,7 @@
 //! dies with the life that made it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,37 +15,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::book::{Book, label};
-use crate::life::Life;
+use crate::life::{Life, Moment, Op};
+use crate::mutants::Mutant;
 use crate::turns::{Class, Key, Turns};
-
-/// A known bug, put in on purpose: each must be found (`tests/mutants.rs`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutant {
-    /// The edge acknowledges tables that it has not applied.
-    AckBeforeApply,
-    /// The edge does not say what is still in flight.
-    HideBusy,
-    /// Health checks pass whatever is seen.
-    BlindProbe,
-    /// The engine says that it stopped, and did not.
-    StopDoesNothing,
-    /// The engine says that it removed, and did not.
-    RemoveDoesNothing,
-    /// Listings leave out the newest instance.
-    PartialListing,
-    /// The first table of a control plane is empty.
-    EmptyFirstTable,
-    /// A new control plane begins with the first epoch.
-    EpochsBeginAnew,
-    /// Every third target has the address of nobody.
-    WrongAddress,
-    /// Every start starts two.
-    StartsTwo,
-    /// Tables never reach the edge after the fifth one.
-    EdgeGoesDeaf,
-    /// Changes of the engine wake nobody, and nobody looks.
-    ListsNothingNew,
-}
 
 /// What the ends share.
 #[derive(Clone)]
@@ -63,29 +36,49 @@ impl Ends {
             what,
             subject,
         };
-        self.life.while_alive(self.turns.turn(key)).await;
+        let turn = async {
+            self.turns.turn(key).await;
+            // A process that stands still does nothing with its turn until it goes on.
+            self.life.awake().await;
+        };
+        self.life.while_alive(turn).await;
+    }
+
+    /// A point at which the control plane may die, in a task that is not its own: then nothing more comes of it.
+    async fn touch(&self, op: Op, moment: Moment) {
+        self.life.touch(op, moment);
+        self.life.while_alive(async {}).await;
     }
 }
 
 pub struct SimEngine {
     pub ends: Ends,
     pub engine: FakeEngine,
+    pub first_listing: OnceLock<Vec<InstanceStatus>>,
 }
 
 impl SimEngine {
-    /// One effect: waits for its turn, happens, and may be the last thing that this life does.
-    async fn effect(
-        &self,
-        order: u8,
-        what: &str,
-        id: InstanceId,
-        call: impl Future<Output = Result<(), EngineError>>,
-    ) -> Result<(), EngineError> {
+    /// One effect: waits for its turn, happens (twice, where that is arranged), and may be the last thing that this
+    /// life does.
+    async fn effect<F>(&self, op: Op, id: InstanceId, call: impl Fn() -> F) -> Result<(), EngineError>
+    where
+        F: Future<Output = Result<(), EngineError>>,
+    {
         let Ends { life, book, .. } = &self.ends;
+        let (order, what) = match op {
+            Op::Start => (1, "start"),
+            Op::Stop => (2, "stop"),
+            _ => (3, "remove"),
+        };
         self.ends.turn(order, id.0.as_u128()).await;
-        book.effect(life.number, what, id, life.listed.load(Ordering::Relaxed));
-        let done = life.while_alive(call).await;
-        life.effect(&format!("{what} {}", label(id)));
+        book.effect(life, what, id);
+        self.ends.touch(op, Moment::Before).await;
+        if life.fuses.doubles(op) {
+            book.say(format!("[{}] {what} {} happens twice", life.number, label(id)));
+            let _ = life.while_alive(call()).await;
+        }
+        let done = life.while_alive(call()).await;
+        self.ends.touch(op, Moment::After).await;
         self.ends.turn(order, id.0.as_u128()).await;
         if let Err(error) = &done {
             book.say(format!("[{}] {what} {} failed: {error}", life.number, label(id)));
@@ -104,33 +97,36 @@ impl Engine for SimEngine {
             };
             self.engine.start(&twin).await?;
         }
-        self.effect(1, "start", spec.id, self.engine.start(spec)).await
+        self.effect(Op::Start, spec.id, || self.engine.start(spec)).await
     }
 
     async fn stop(&self, id: InstanceId, grace: Duration) -> Result<(), EngineError> {
         self.ends.book.told_to_stop(id);
         if self.ends.mutant == Some(Mutant::StopDoesNothing) {
-            return self.effect(2, "stop", id, async { Ok(()) }).await;
+            return self.effect(Op::Stop, id, || async { Ok(()) }).await;
         }
-        self.effect(2, "stop", id, self.engine.stop(id, grace)).await
+        self.effect(Op::Stop, id, || self.engine.stop(id, grace)).await
     }
 
     async fn remove(&self, id: InstanceId) -> Result<(), EngineError> {
         if self.ends.mutant == Some(Mutant::RemoveDoesNothing) {
-            return self.effect(3, "remove", id, async { Ok(()) }).await;
+            return self.effect(Op::Remove, id, || async { Ok(()) }).await;
         }
-        self.effect(3, "remove", id, self.engine.remove(id)).await
+        self.effect(Op::Remove, id, || self.engine.remove(id)).await
     }
 
     async fn list(&self) -> Result<Vec<InstanceStatus>, EngineError> {
         let Ends { life, book, .. } = &self.ends;
-        life.contact("a listing");
+        life.touch(Op::List, Moment::Before);
         self.ends.turn(4, 0).await;
         let mut listing = life.while_alive(self.engine.list()).await;
         match &mut listing {
             Ok(rows) => {
                 life.listed.store(true, Ordering::Relaxed);
                 book.listed(rows);
+                if self.ends.mutant == Some(Mutant::ListsNothingNew) {
+                    *rows = self.first_listing.get_or_init(|| rows.clone()).clone();
+                }
                 if self.ends.mutant == Some(Mutant::PartialListing) && rows.len() > 2 {
                     rows.pop();
                 }
@@ -141,12 +137,6 @@ impl Engine for SimEngine {
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        if self.ends.mutant == Some(Mutant::ListsNothingNew) {
-            let (silent, changes) = watch::channel(0);
-            // Kept open for ever, as a wire on which nothing comes.
-            std::mem::forget(silent);
-            return changes;
-        }
         self.engine.changes()
     }
 
@@ -207,6 +197,7 @@ async fn mirror(ends: Ends, edge: FakeEdge, view: watch::Sender<EdgeView>, conne
         tokio::time::sleep(connects_after).await;
         loop {
             ends.turn(6, 0).await;
+            ends.touch(Op::Acknowledge, Moment::Before).await;
             let mut newest = said.borrow_and_update().clone();
             if ends.mutant == Some(Mutant::HideBusy) {
                 newest.busy.clear();
@@ -215,6 +206,10 @@ async fn mirror(ends: Ends, edge: FakeEdge, view: watch::Sender<EdgeView>, conne
                 newest.acked_epoch = newest.acked_epoch.max(view.borrow().acked_epoch);
             }
             view.send_if_modified(|known| std::mem::replace(known, newest.clone()) != newest);
+            if ends.life.fuses.doubles(Op::Acknowledge) {
+                view.send_modify(|_| ());
+            }
+            ends.touch(Op::Acknowledge, Moment::After).await;
             if said.changed().await.is_err() {
                 return;
             }
@@ -226,7 +221,7 @@ async fn mirror(ends: Ends, edge: FakeEdge, view: watch::Sender<EdgeView>, conne
 impl EdgePort for SimEdge {
     fn publish(&self, mut table: RoutingTable) {
         let Ends { life, book, mutant, .. } = &self.ends;
-        life.contact("a publication");
+        life.touch(Op::Publish, Moment::Before);
         let nth = self.tables.fetch_add(1, Ordering::Relaxed);
         match mutant {
             Some(Mutant::EmptyFirstTable) if nth == 0 => {
@@ -248,9 +243,12 @@ impl EdgePort for SimEdge {
             Some(Mutant::EdgeGoesDeaf) if nth >= 5 => return,
             _ => {}
         }
-        book.published(&table);
+        book.published(life.number, &table);
+        if life.fuses.doubles(Op::Publish) {
+            self.edge.publish(table.clone());
+        }
         self.edge.publish(table);
-        life.contact("the moment after a publication");
+        life.touch(Op::Publish, Moment::After);
     }
 
     fn view(&self) -> watch::Receiver<EdgeView> {
@@ -262,16 +260,42 @@ impl EdgePort for SimEdge {
     }
 
     fn close_busy(&self, instances: &[InstanceId]) {
-        self.ends.life.contact("a cut");
+        self.ends.life.touch(Op::Cut, Moment::Before);
         self.ends.book.cut(instances);
         self.edge.close_busy(instances);
+        self.ends.life.touch(Op::Cut, Moment::After);
     }
 }
 
-/// Every image exists; obtaining one takes a moment.
+/// Obtaining an image takes a moment, and may fail as arranged.
 pub struct SimImages {
     pub ends: Ends,
     pub takes: Duration,
+    pub troubles: ImageTroubles,
+}
+
+/// How many of the next images are not obtained. Clones are the same.
+#[derive(Clone, Default)]
+pub struct ImageTroubles(Arc<Mutex<(u32, bool)>>);
+
+impl ImageTroubles {
+    pub fn fail_next(&self, count: u32, for_good: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (count, for_good);
+    }
+
+    fn meet(&self) -> Result<(), ObtainError> {
+        let mut arranged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (left, for_good) = *arranged;
+        if left == 0 {
+            return Ok(());
+        }
+        arranged.0 -= 1;
+        Err(if for_good {
+            ObtainError::Permanent("there is no such image".to_owned())
+        } else {
+            ObtainError::Transient("the registry does not answer".to_owned())
+        })
+    }
 }
 
 #[async_trait]
@@ -284,6 +308,9 @@ impl ImageSource for SimImages {
     ) -> Result<String, ObtainError> {
         tokio::time::sleep(self.takes).await;
         self.ends.turn(7, 0).await;
+        self.ends.touch(Op::Obtain, Moment::Before).await;
+        self.troubles.meet()?;
+        self.ends.touch(Op::Obtain, Moment::After).await;
         Ok(digest.map_or_else(|| digest_of(reference), str::to_owned))
     }
 }

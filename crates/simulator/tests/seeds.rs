@@ -38,7 +38,14 @@ fn every_seed_keeps_every_invariant() {
 fn the_products_own_driver_keeps_every_invariant() {
     for seed in 3_000..3_012 {
         let driver = Driver::Threaded;
-        let outcome = run_with(&Scenario::of(seed), Setup { driver, mutant: None }).expect("the simulator runs");
+        let outcome = run_with(
+            &Scenario::of(seed),
+            Setup {
+                driver,
+                ..Setup::default()
+            },
+        )
+        .expect("the simulator runs");
         assert_eq!(outcome.violation, None, "seed {seed} --threaded");
     }
 }

@@ -41,7 +41,7 @@ pub use scope::Scope;
 pub use seal::{RootKey, SecretString};
 pub use system::System;
 #[cfg(feature = "simulation")]
-pub use trouble::{Fault, Mutant, Trouble};
+pub use trouble::{Fault, Mutant, Trouble, Watcher};
 
 use db::{Db, args};
 

@@ -16,7 +16,7 @@ pub enum Mutant {
 }
 
 #[cfg(feature = "simulation")]
-pub use told::{Fault, Trouble};
+pub use told::{Fault, Trouble, Watcher};
 
 #[cfg(feature = "simulation")]
 mod told {
@@ -47,9 +47,24 @@ mod told {
         /// Fates of the next transactions that write, in their order; those after them are well.
         next: VecDeque<Option<Fault>>,
         mutant: Option<Mutant>,
+        watcher: Option<Watcher>,
     }
 
+    /// Is told of every commit: right before it (`false`) and right after it (`true`). It may panic, as a crash would.
+    pub type Watcher = Arc<dyn Fn(bool) + Send + Sync>;
+
     impl Trouble {
+        pub fn watch(&self, watcher: Watcher) {
+            self.lock().watcher = Some(watcher);
+        }
+
+        pub(crate) fn commits(&self, done: bool) {
+            let watcher = self.lock().watcher.clone();
+            if let Some(watcher) = watcher {
+                watcher(done);
+            }
+        }
+
         /// After `spared` transactions that write, the next `count` ones meet `fault`.
         pub fn arrange(&self, spared: u32, fault: Fault, count: u32) {
             let mut arranged = self.lock();

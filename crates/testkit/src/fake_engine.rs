@@ -153,6 +153,11 @@ impl FakeEngine {
         self.lock().faults.call_timeout = timeout;
     }
 
+    /// Those who wait for changes are woken although nothing has changed.
+    pub fn wake_for_nothing(&self) {
+        self.shared.changes.send_modify(|value| *value += 1);
+    }
+
     /// The next `count` changes wake nobody.
     pub fn lose_next_changes(&self, count: u32) {
         self.lock().faults.lose_changes = count;

@@ -62,6 +62,7 @@ impl World {
             engine: Arc::new(self.engine.clone()),
             edge: Arc::new(Wire::to(self.edge.clone())),
             images: Arc::new(ThinAir),
+            planner: Arc::new(reconcile::guarded),
             clock: Arc::new(now_us),
             new_id: Arc::new(Uuid::now_v7),
             settings: Settings {

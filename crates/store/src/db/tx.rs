@@ -254,12 +254,18 @@ impl Tx {
             // It may have become durable all the same (the answer was lost): whoever waits looks for itself.
             Err(_) => db.wake.send_modify(|_| ()),
         }
+        #[cfg(feature = "simulation")]
+        db.trouble.commits(true);
         outcome
     }
 
     async fn make_durable(self, revision: Option<u64>) -> Result<()> {
         #[cfg(feature = "simulation")]
-        let fault = self.db.trouble.at_commit();
+        let trouble = self.db.trouble.clone();
+        #[cfg(feature = "simulation")]
+        trouble.commits(false);
+        #[cfg(feature = "simulation")]
+        let fault = trouble.at_commit();
         #[cfg(feature = "simulation")]
         if fault == Some(crate::trouble::Fault::CommitFails) {
             self.end().await?;

@@ -130,6 +130,7 @@ statements! {
     INSTANCES_LIVE_ALONE = instances_live!(alone);
     INSTANCES_CRASHED_BATCH = instances_crashed!(chunk);
     INSTANCES_CRASHED_ALONE = instances_crashed!(alone);
+    INSTANCES_GONE_BATCH = concat!("select i.id from instance i where i.state = 'gone' and i.id in ", chunk!());
     INSTANCES_OF_SERVICE = concat!(
         "select ", instance!(), " from instance i where i.service = $1 and i.state in ('wanted', 'retiring')
         order by i.created_at_us, i.id"

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use domain::{DeploymentId, Error, Result, ServiceId};
+use domain::{DeploymentId, Error, InstanceId, Result, ServiceId};
 
 use super::System;
 use crate::db::{Row, Tx, Value, args};
@@ -36,6 +36,19 @@ impl System {
         }
         tx.end().await?;
         Ok(states)
+    }
+
+    /// Those of `ids` that the record says are gone. Ids are never given again, so such an instance must not run.
+    pub async fn gone_of(&self, ids: &[InstanceId]) -> Result<Vec<InstanceId>> {
+        let mut tx = self.read().await?;
+        let mut gone = Vec::new();
+        for chunk in ids.chunks(sql::CHUNK) {
+            for row in tx.all(sql::INSTANCES_GONE_BATCH, padded(chunk, sql::CHUNK)).await? {
+                gone.push(row.parse("id")?);
+            }
+        }
+        tx.end().await?;
+        Ok(gone)
     }
 
     /// Config and secret values of a deployment, for the environment of its instances. Never log it.
@@ -135,7 +148,10 @@ fn by_service(rows: Vec<Row>) -> Result<HashMap<ServiceId, Vec<InstanceRow>>> {
 }
 
 /// As many arguments as a statement takes; the last id fills up.
-pub(super) fn padded(ids: &[ServiceId], places: usize) -> Vec<Value> {
+pub(super) fn padded<I: Copy>(ids: &[I], places: usize) -> Vec<Value>
+where
+    Value: From<I>,
+{
     let last = ids.last().copied();
     ids.iter()
         .copied()

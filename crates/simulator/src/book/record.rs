@@ -1,0 +1,227 @@
+//! What the store has committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::{DeploymentId, InstanceId, ServiceId, Stage};
+use store::{Deployment, InstanceRow, InstanceState, ServiceState};
+use tokio::time::Instant;
+
+use super::{Book, Pages};
+
+/// One service, as the record last showed it.
+pub struct Known {
+    pub(super) subject: usize,
+    pub(super) name: String,
+    pub state: Option<ServiceState>,
+    pub(super) previous_serving: u32,
+    pub(super) deployments: BTreeMap<DeploymentId, Recorded>,
+    pub(super) max_version: i64,
+    pub(super) rows: BTreeSet<InstanceId>,
+    pub(super) disturbed: Option<Instant>,
+    /// The last moment at which anything about it changed, in the record or in reality.
+    pub(super) moved: Instant,
+    /// When the last deployment ended, and its floor: what it gave up may leave the table a little later.
+    pub(super) ended: Option<(Instant, u32)>,
+}
+
+pub(super) struct Recorded {
+    pub(super) version: i64,
+    pub(super) spec: domain::Spec,
+    pub(super) stage: Option<Stage>,
+    pub(super) journal: i64,
+    pub(super) since: Instant,
+}
+
+impl Book {
+    pub fn enroll(&self, service: ServiceId, subject: usize) {
+        let mut pages = self.pages();
+        let name = pages.scenario.services[subject].name.clone();
+        let known = Known {
+            subject,
+            name,
+            state: None,
+            previous_serving: 0,
+            deployments: BTreeMap::new(),
+            max_version: 0,
+            rows: BTreeSet::new(),
+            disturbed: None,
+            moved: Instant::now(),
+            ended: None,
+        };
+        pages.services.insert(service, known);
+    }
+}
+
+impl Pages {
+    /// The record of a service after a commit: invariants 1, 6, 7, 9, 13, 22, 23.
+    pub fn audit(&mut self, id: ServiceId, state: Option<ServiceState>, deployments: Option<&[Deployment]>) {
+        let Some(known) = self.services.get(&id) else { return };
+        let name = known.name.clone();
+        let mut wrong: Vec<(u8, String)> = Vec::new();
+        if let Some(why) = state.as_ref().and_then(|state| state.service.frozen.clone()) {
+            wrong.push((0, format!("{name} is frozen: {why}")));
+        }
+        if let Some(state) = &state {
+            wrong.extend(self.surge(known, state));
+            wrong.extend(incoherence(state, deployments).map(|what| (9, format!("{name}: {what}"))));
+            wrong.extend(step_in_a_pause(known, state).map(|what| (22, format!("{name}: {what}"))));
+        }
+        if let Some(list) = deployments {
+            let active = list.iter().filter(|d| d.stage.is_active()).count();
+            if active > 1 {
+                wrong.push((7, format!("{name} has {active} active deployments")));
+            }
+            if let Some(state) = &state {
+                let service = &state.service;
+                for kept in [service.active, service.serving, service.last].into_iter().flatten() {
+                    if !list.iter().any(|d| d.id == kept) {
+                        wrong.push((23, format!("{name}: a deployment that is needed was pruned")));
+                    }
+                }
+            }
+        }
+        let lines = self.record(id, deployments.unwrap_or_default(), &mut wrong);
+        for line in lines {
+            self.say(&line);
+        }
+        if let Some(known) = self.services.get_mut(&id) {
+            let before = known.state.as_ref().and_then(|state| state.serving.as_ref());
+            known.previous_serving = before.map_or(0, |serving| serving.spec.instances);
+            let rows = state.iter().flat_map(|state| &state.instances).map(|row| row.id);
+            known.rows.extend(rows);
+            known.moved = Instant::now();
+            known.state = state;
+        }
+        for (number, what) in wrong {
+            self.violate(number, what);
+        }
+    }
+
+    /// Invariant 1, at the moment of an intent.
+    fn surge(&self, known: &Known, state: &ServiceState) -> Option<(u8, String)> {
+        let added = state.instances.iter().rfind(|row| !known.rows.contains(&row.id))?;
+        let mut goals = [&state.active, &state.serving].into_iter().flatten();
+        let goal = goals.find(|d| d.id == added.deployment)?;
+        let serving = state.serving.as_ref().map_or(0, |d| d.spec.instances);
+        let before = serving.max(known.previous_serving);
+        let wanted = goal.spec.instances;
+        let options = &goal.spec.options;
+        let told = |row: &&InstanceRow| self.instances.get(&row.id).is_some_and(|truth| truth.told_to_stop);
+        let stopping = state.instances.iter().filter(told).count() as u32;
+        let uncounted = stopping.min(options.uncounted_stopping(wanted));
+        let ceiling = wanted.max(before) + options.surge(wanted) + uncounted;
+        let live = state.instances.len() as u32;
+        (live > ceiling).then(|| {
+            let text = format!("{}: {live} instances are intended, {ceiling} are allowed", known.name);
+            (1, text)
+        })
+    }
+
+    fn record(&mut self, id: ServiceId, list: &[Deployment], wrong: &mut Vec<(u8, String)>) -> Vec<String> {
+        let Some(known) = self.services.get_mut(&id) else {
+            return vec![];
+        };
+        let mut list: Vec<&Deployment> = list.iter().collect();
+        list.sort_by_key(|d| d.version);
+        let mut lines = Vec::new();
+        for deployment in list {
+            let recorded = domain::Spec {
+                digest: None,
+                ..deployment.spec.clone()
+            };
+            let Some(before) = known.deployments.get_mut(&deployment.id) else {
+                if deployment.version <= known.max_version {
+                    let text = format!("{}: version {} is given again", known.name, deployment.version);
+                    wrong.push((6, text));
+                }
+                known.max_version = known.max_version.max(deployment.version);
+                lines.push(format!(
+                    "{}.v{} wants {} x {}",
+                    known.name, deployment.version, deployment.spec.instances, deployment.spec.image
+                ));
+                let new = Recorded {
+                    version: deployment.version,
+                    spec: deployment.spec.clone(),
+                    stage: None,
+                    journal: 0,
+                    since: Instant::now(),
+                };
+                known.deployments.insert(deployment.id, new);
+                continue;
+            };
+            let digest_kept = before.spec.digest.is_none() || before.spec.digest == deployment.spec.digest;
+            let same = domain::Spec {
+                digest: None,
+                ..before.spec.clone()
+            } == recorded;
+            if !same || !digest_kept || before.version != deployment.version {
+                let text = format!("{}.v{}: the record has changed", known.name, before.version);
+                wrong.push((13, text));
+            }
+            before.spec.digest = deployment.spec.digest.clone();
+        }
+        lines
+    }
+    /// Services whose records are not what was seen last; `kept`: the revisions of those that are not purged.
+    pub fn moved(&self, kept: &BTreeMap<ServiceId, i64>) -> Vec<ServiceId> {
+        let seen = |known: &Known| known.state.as_ref().map(|state| state.service.revision);
+        let moved = self
+            .services
+            .iter()
+            .filter(|(id, known)| kept.get(id).copied() != seen(known));
+        moved.map(|(id, _)| *id).collect()
+    }
+}
+
+/// Invariant 9: what every face is a function of says one thing, whichever way it is asked.
+fn incoherence(state: &ServiceState, list: Option<&[Deployment]>) -> Option<String> {
+    let service = &state.service;
+    let active = state.active.as_ref();
+    if active.map(|d| d.id) != service.active || active.is_some_and(|d| !d.stage.is_active()) {
+        return Some(format!("its active deployment is {:?}", active.map(|d| d.stage)));
+    }
+    if let Some(serving) = state.serving.as_ref().filter(|d| d.stage != Stage::Succeeded) {
+        return Some(format!(
+            "it serves version {}, which is {}",
+            serving.version, serving.stage
+        ));
+    }
+    if service.instances_running as usize > state.instances.len() {
+        let rows = state.instances.len();
+        return Some(format!("{} of {rows} instances are running", service.instances_running));
+    }
+    let last = list?.iter().max_by_key(|d| d.version)?;
+    let same = service.last == Some(last.id) && service.last_stage == Some(last.stage);
+    (!same).then(|| {
+        format!(
+            "its last version is {}, and it says {:?}",
+            last.stage, service.last_stage
+        )
+    })
+}
+
+/// Invariant 22: nothing is added or taken away while a rollout is paused.
+fn step_in_a_pause(known: &Known, state: &ServiceState) -> Option<String> {
+    let before = known.state.as_ref()?;
+    let paused = |state: &ServiceState| state.active.as_ref().filter(|d| d.stage == Stage::Paused).map(|d| d.id);
+    if paused(state).is_none() || paused(before) != paused(state) || state.service.deleting {
+        return None;
+    }
+    let wanted = |state: &ServiceState| -> BTreeSet<InstanceId> {
+        let rows = state.instances.iter().filter(|row| row.state == InstanceState::Wanted);
+        rows.map(|row| row.id).collect()
+    };
+    let known_before: BTreeSet<InstanceId> = before.instances.iter().map(|row| row.id).collect();
+    let retired = state
+        .instances
+        .iter()
+        .filter(|row| row.state == InstanceState::Retiring);
+    let added = wanted(state).difference(&known_before).count();
+    let retired = retired.filter(|row| wanted(before).contains(&row.id)).count();
+    (added + retired > 0).then(|| format!("{added} instances are added and {retired} retired in a pause"))
+}
+
+/// Wanted instances that must serve whatever is done voluntarily.
+pub(super) fn floor(spec: &domain::Spec) -> u32 {
+    spec.instances.saturating_sub(spec.options.max_unavailable)
+}
