@@ -83,14 +83,15 @@ pub(crate) fn instances(problems: &mut Problems, instances: u32) {
     }
 }
 
-pub(crate) fn command(problems: &mut Problems, command: Option<&[String]>) {
+/// `field`: `command` or `release`.
+pub(crate) fn command(problems: &mut Problems, field: &str, command: Option<&[String]>) {
     let Some(words) = command else { return };
     if words.first().is_none_or(String::is_empty) {
-        problems.add("command", "A command names a program");
+        problems.add(field, "A command names a program");
     } else if words.iter().any(|word| word.contains('\0')) {
-        problems.add("command", NUL);
+        problems.add(field, NUL);
     } else if words.len() > COMMAND_WORDS_MAX || words.iter().map(String::len).sum::<usize>() > COMMAND_BYTES_MAX {
-        problems.add("command", "The command is too long");
+        problems.add(field, "The command is too long");
     }
 }
 

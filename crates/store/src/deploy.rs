@@ -9,7 +9,7 @@ use crate::db::{Serial, Tx, args, json};
 use crate::ledger::{Actor, Line, count};
 use crate::rows::{Deployment, Service, ServiceKind};
 use crate::trouble::Mutant;
-use crate::{DEPLOYMENTS_KEPT, read, sql, token};
+use crate::{DEPLOYMENTS_KEPT, read, rollback, sql, token};
 
 /// A deployment to be recorded.
 pub(crate) struct Draft {
@@ -17,6 +17,7 @@ pub(crate) struct Draft {
     /// The secret whose keys and versions the spec names.
     pub(crate) secret: Option<SecretId>,
     pub(crate) rollback_from: Option<DeploymentId>,
+    pub(crate) automatic: bool,
     pub(crate) notes: String,
     pub(crate) created_by: domain::AccountId,
 }
@@ -36,7 +37,7 @@ pub(crate) async fn current_spec(tx: &mut Tx, service: &Service, digest: Option<
         config: config_values(tx, service).await?,
         secrets: secret_versions(tx, service).await?,
         command: service.command.clone(),
-        release: None,
+        release: service.release.clone(),
         health: service.health.clone(),
         resources: service.resources.clone(),
         strategy: service.strategy,
@@ -85,7 +86,12 @@ pub(crate) async fn begin(tx: &mut Tx, service: &mut Service, draft: Draft, acto
         template: template(&draft.spec),
         spec: draft.spec,
         stage: Stage::Queued,
+        step: 0,
+        at_step: false,
+        released: false,
         rolled_back: false,
+        automatic: draft.automatic,
+        replaced: None,
         rollback_from: draft.rollback_from,
         notes: draft.notes,
         error_message: String::new(),
@@ -97,10 +103,10 @@ pub(crate) async fn begin(tx: &mut Tx, service: &mut Service, draft: Draft, acto
     };
     insert(tx, &new, draft.secret).await?;
     count_deployment(tx, service, 1).await?;
-    let reason = if new.rollback_from.is_some() {
-        "rollback asked for"
-    } else {
-        "deployment asked for"
+    let reason = match (new.automatic, new.rollback_from) {
+        (true, _) => "automatic rollback",
+        (false, Some(_)) => "rollback asked for",
+        (false, None) => "deployment asked for",
     };
     let details = json!({ "version": version, "image": new.spec.image, "instances": new.spec.instances });
     journal_stage(tx, actor, &new, None, Stage::Queued, reason, details).await?;
@@ -149,6 +155,7 @@ async fn insert(tx: &mut Tx, new: &Deployment, secret: Option<SecretId>) -> Resu
         &new.notes,
         new.created_by,
         new.created_at_us,
+        new.automatic,
     ];
     tx.run(sql::DEPLOYMENT_INSERT, values).await?;
     if let Some(secret) = secret {
@@ -206,25 +213,70 @@ pub(crate) async fn set_stage(
     prune(tx, service).await
 }
 
+/// Deploying → paused at the next step of its strategy.
+pub(crate) async fn reach_step(
+    tx: &mut Tx,
+    service: &mut Service,
+    deployment: &Deployment,
+    actor: &Actor,
+) -> Result<()> {
+    let (number, of) = next_step(deployment)?;
+    let reason = format!("step {number} of {of} reached");
+    set_stage(tx, service, deployment, Stage::Paused, None, &reason, actor).await?;
+    tx.run(sql::DEPLOYMENT_AT_STEP, args![deployment.id, true])
+        .await
+        .map(drop)
+}
+
+/// Passes the next step. A deployment that waits at it goes on; one that a user has paused does not.
+pub(crate) async fn advance(tx: &mut Tx, service: &mut Service, deployment: &Deployment, actor: &Actor) -> Result<()> {
+    let (number, of) = next_step(deployment)?;
+    let reason = format!("step {number} of {of} passed");
+    match deployment.stage {
+        Stage::Paused if deployment.at_step => {
+            set_stage(tx, service, deployment, Stage::Deploying, None, &reason, actor).await?;
+        }
+        Stage::Deploying => {
+            let line = Line {
+                service: service.id,
+                deployment: Some(deployment.id),
+                from: None,
+                to: None,
+                reason: &reason,
+                details: json!({ "step": number }),
+            };
+            tx.append(actor, line).await?;
+        }
+        _ => return Err(moved_on(deployment.id, Stage::Deploying)),
+    }
+    if tx.run(sql::DEPLOYMENT_ADVANCE, args![deployment.id, number]).await? == 0 {
+        return Err(moved_on(deployment.id, deployment.stage));
+    }
+    service.updated_at_us = tx.now_us();
+    Ok(())
+}
+
+/// Number, from 1 on, and how many steps there are.
+fn next_step(deployment: &Deployment) -> Result<(u32, usize)> {
+    let spec = &deployment.spec;
+    let of = spec.options.steps(spec.strategy).len();
+    if deployment.step as usize >= of {
+        let message = format!("Deployment {} has no step left", deployment.id);
+        return Err(Error::new(Kind::Conflict(message.clone()), message));
+    }
+    Ok((deployment.step + 1, of))
+}
+
 async fn succeed(tx: &mut Tx, service: &mut Service, deployment: &Deployment, actor: &Actor) -> Result<()> {
     let predecessor = service.serving.replace(deployment.id);
+    if let Some(predecessor) = predecessor {
+        tx.run(sql::DEPLOYMENT_REPLACED, args![deployment.id, predecessor])
+            .await?;
+    }
     let left_behind = predecessor.filter(|it| deployment.rollback_from.is_some_and(|target| target != *it));
     let Some(left_behind) = left_behind else { return Ok(()) };
-    if tx.run(sql::DEPLOYMENT_ROLLED_BACK, args![left_behind]).await? > 0 {
-        tx.count(service.id, count::ROLLED_BACK, 1).await?;
-        tx.count(service.project, count::ROLLED_BACK, 1).await?;
-        let reason = format!("rolled back from, by version {}", deployment.version);
-        let line = Line {
-            service: service.id,
-            deployment: Some(left_behind),
-            from: Some(Stage::Succeeded),
-            to: Some(Stage::Succeeded),
-            reason: &reason,
-            details: json!({ "rolled_back": true }),
-        };
-        tx.append(actor, line).await?;
-    }
-    Ok(())
+    let reason = format!("rolled back from, by version {}", deployment.version);
+    rollback::mark(tx, service, left_behind, &reason, actor).await.map(drop)
 }
 
 /// Deletes what retention lets go (OPEN-7): all but the ten highest versions, the serving one, the active one, and
@@ -284,6 +336,7 @@ pub(crate) async fn want(tx: &mut Tx, service: &Service) -> Result<()> {
         json(&service.options)?,
         service.restart,
         service.updated_at_us,
+        service.release.as_ref().map(json).transpose()?,
     ];
     tx.run(sql::SERVICE_WANT, values).await.map(drop)
 }

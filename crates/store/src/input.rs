@@ -38,6 +38,8 @@ pub struct NewService {
     pub config: Option<ConfigId>,
     pub secret: Option<SecretId>,
     pub command: Option<Vec<String>>,
+    /// See [`domain::Spec::release`].
+    pub release: Option<Vec<String>>,
     pub health: HealthCheck,
     pub resources: Resources,
     pub strategy: Strategy,
@@ -63,6 +65,7 @@ impl NewService {
             config: None,
             secret: None,
             command: None,
+            release: None,
             health,
             resources: Resources::default(),
             strategy: Strategy::default(),
@@ -85,6 +88,7 @@ pub struct ServicePatch {
     pub config: Option<Option<ConfigId>>,
     pub secret: Option<Option<SecretId>>,
     pub command: Option<Option<Vec<String>>>,
+    pub release: Option<Option<Vec<String>>>,
     pub health: Option<HealthCheck>,
     pub resources: Option<Resources>,
     pub strategy: Option<Strategy>,
@@ -229,6 +233,21 @@ pub enum Effect {
         to: Stage,
         reason: String,
         error_message: Option<String>,
+    },
+    /// Deploying → paused, because the next step is reached: the deployment waits at it ([`crate::Deployment::at_step`]).
+    ReachStep { deployment: DeploymentId },
+    /// One more step is passed. `step` is what [`crate::Deployment::step`] is then; a compare-and-set on one less. A
+    /// deployment that was paused at its step is deploying again; one that a user has paused does not advance.
+    Advance { deployment: DeploymentId, step: u32 },
+    /// The release command has succeeded. Twice is no error.
+    Released { deployment: DeploymentId },
+    /// Goes back by itself from what serves: `failed` is marked rolled back and a deployment of what `to` was begins,
+    /// as if its owner had asked for it. At most once, and never from a rollback; refused (`Conflict`) when a newer
+    /// deployment is on its way already.
+    RollBack {
+        failed: DeploymentId,
+        to: DeploymentId,
+        reason: String,
     },
     /// Why the deployment waits now; empty when it does not.
     SetWaiting { deployment: DeploymentId, text: String },

@@ -18,6 +18,7 @@ mod input;
 mod ledger;
 mod list;
 mod read;
+mod rollback;
 mod rows;
 mod scope;
 mod seal;

@@ -78,6 +78,8 @@ pub struct Service {
     pub config: Option<ConfigId>,
     pub secret: Option<SecretId>,
     pub command: Option<Vec<String>>,
+    /// Run once in a new image before any instance of it starts.
+    pub release: Option<Vec<String>>,
     pub health: HealthCheck,
     pub resources: Resources,
     pub strategy: Strategy,
@@ -134,8 +136,18 @@ pub struct Deployment {
     /// SHA-256, in hex, of [`Spec::template_text`]; computed anew when the digest becomes known.
     pub template: Template,
     pub stage: Stage,
+    /// Steps of its strategy that it has passed ([`domain::RolloutOptions::steps`]).
+    pub step: u32,
+    /// Paused because it has reached its next step, and not by a user.
+    pub at_step: bool,
+    /// Its release command has succeeded.
+    pub released: bool,
     /// It succeeded, and a later rollback took its place (S0.25).
     pub rolled_back: bool,
+    /// A rollback that the reconciler began by itself. Such a one is never rolled back by itself.
+    pub automatic: bool,
+    /// What served until this succeeded, unless that had been rolled back from. `None` again once that is pruned.
+    pub replaced: Option<DeploymentId>,
     /// The target, where this is a rollback. `None` again once the target has been pruned.
     pub rollback_from: Option<DeploymentId>,
     pub notes: String,

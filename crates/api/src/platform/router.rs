@@ -109,7 +109,7 @@ fn workloads(base: &str, kind: ServiceKind) -> Table {
         )
         .at(&format!("{base}/{{id}}/restart/"), post(services::restart))
         .at(&format!("{base}/{{id}}/cancel/"), post(services::cancel))
-        .at(&format!("{base}/{{id}}/continue/"), post(services::resume))
+        .at(&format!("{base}/{{id}}/continue/"), post(services::continue_rollout))
         .at(&format!("{base}/{{id}}/instances/"), get(instances::list))
         .at(&format!("{base}/{{id}}/logs/"), get(logs::stream))
         .at(&format!("{base}/{{id}}/rollout/"), get(rollout::get))

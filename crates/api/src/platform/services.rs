@@ -150,13 +150,16 @@ pub async fn cancel(
 }
 
 /// Lets a paused rollout go on.
-pub async fn resume(
+pub async fn continue_rollout(
     Extension(kind): Extension<ServiceKind>,
     caller: Caller,
     At(id): At<ServiceId>,
 ) -> Reply<Json<DeploymentView>> {
     find(&caller.scope, kind, id).await?;
-    Ok(Json(DeploymentView::new(caller.scope.resume(id).await?, false)))
+    Ok(Json(DeploymentView::new(
+        caller.scope.continue_rollout(id).await?,
+        false,
+    )))
 }
 
 fn created(deployment: store::Deployment) -> Reply<Response> {

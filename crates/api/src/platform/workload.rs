@@ -118,6 +118,7 @@ pub async fn read_patch(current: &Service, scope: &Scope, mut fields: Fields) ->
         config: sent.config,
         secret: sent.secret,
         command: sent.command,
+        release: None,
         health: sent.health,
         resources: sent.resources,
         strategy: sent.strategy,

@@ -26,6 +26,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/0002_append_only.sqlite.sql"),
         include_str!("../../migrations/0002_append_only.postgres.sql"),
     ),
+    (
+        3,
+        "rollout steps",
+        include_str!("../../migrations/0003_rollout_steps.sql"),
+        include_str!("../../migrations/0003_rollout_steps.sql"),
+    ),
 ];
 
 pub(super) fn migrator(engine: Engine) -> Migrator {

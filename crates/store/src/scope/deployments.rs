@@ -1,16 +1,15 @@
 //! Deployments, as their owners see them.
 
-use domain::{DeploymentId, Error, Result, ServiceId, Stage, error::Kind};
+use domain::{Behaviour, DeploymentId, Error, Result, ServiceId, Stage, error::Kind};
+use serde_json::json;
 
 use super::{Scope, ended};
 use crate::db::{Tx, args};
-use crate::deploy::{self, Draft};
-use crate::input::{ListQuery, Page, RollbackRequest, Source};
-use crate::ledger::count;
+use crate::input::{ListQuery, Page, RollbackRequest};
+use crate::ledger::{Line, count};
 use crate::list::{self, Count};
 use crate::rows::{Deployment, JournalEntry, Service};
-use crate::trouble::Mutant;
-use crate::{check, read, sql};
+use crate::{check, deploy, read, rollback, sql};
 
 /// Most journal lines of one answer.
 const JOURNAL_LIMIT: u32 = 1000;
@@ -53,42 +52,18 @@ impl Scope {
         let row = self.visible(&mut tx, sql::DEPLOYMENT, "deployment", target).await?;
         let recorded_secret = row.parse_or_null("secret")?;
         let target = read::deployment(&row)?;
-        if target.stage != Stage::Succeeded || target.rolled_back {
-            let status = target.stage.platform_status(target.rolled_back);
-            return Err(Error::refused(format!(
-                "Cannot rollback to deployment with status '{status}'"
-            )));
-        }
+        rollback::may_go_back_to(&target)?;
         let row = self.visible(&mut tx, sql::SERVICE, "service", target.service).await?;
         let mut service = read::service(&row)?;
-        restore(&mut service, &target);
-        service.updated_at_us = tx.now_us();
-        deploy::want(&mut tx, &service).await?;
-
-        let mut spec = target.spec.clone();
-        if tx.has(Mutant::RollbackToNow) {
-            spec = deploy::current_spec(&mut tx, &service, None).await?;
-        }
-        spec.strategy = service.strategy;
-        spec.options = service.options.clone();
-        if request.config == Source::Current {
-            spec.config = deploy::config_values(&mut tx, &service).await?;
-        }
-        let secret = match request.secrets {
-            Source::Snapshot => recorded_secret,
-            Source::Current => {
-                spec.secrets = deploy::secret_versions(&mut tx, &service).await?;
-                service.secret
-            }
-        };
-        let draft = Draft {
-            spec,
-            secret,
-            rollback_from: Some(target.id),
-            notes: request.notes,
+        let order = rollback::Order {
+            target: &target,
+            recorded_secret,
+            request,
             created_by: self.who.account,
+            automatic: false,
+            actor: &self.actor(),
         };
-        let deployment = deploy::begin(&mut tx, &mut service, draft, &self.actor()).await?;
+        let deployment = rollback::begin(&mut tx, &mut service, order).await?;
         deploy::stand(&mut tx, &mut service).await?;
         tx.commit().await?;
         Ok(deployment)
@@ -114,12 +89,81 @@ impl Scope {
         self.moved(tx, service, deployment.id).await
     }
 
-    /// Lets a paused deployment go on.
-    pub async fn resume(&self, service: ServiceId) -> Result<Deployment> {
+    /// Passes the step that the deployment waits at.
+    pub async fn continue_rollout(&self, service: ServiceId) -> Result<Deployment> {
         let (mut tx, mut service, deployment) = self.active(service, "Nothing to continue").await?;
+        let version = deployment.version;
         if deployment.stage != Stage::Paused {
-            let message = format!("Nothing to continue: version {} is not paused", deployment.version);
+            let message = format!(
+                "Nothing to continue: version {version} is not paused but {}",
+                deployment.stage
+            );
             return Err(Error::refused(message));
+        }
+        if !deployment.at_step {
+            return Err(Error::refused(format!(
+                "Version {version} was paused by a user and waits at no step; resume it instead"
+            )));
+        }
+        deploy::advance(&mut tx, &mut service, &deployment, &self.actor()).await?;
+        self.moved(tx, service, deployment.id).await
+    }
+
+    /// Keeps a deployment where it is until [`Scope::resume`]. Asking twice is fine. One that waits at a step then waits
+    /// for the user instead, and comes back to that step afterwards.
+    pub async fn pause(&self, service: ServiceId) -> Result<Deployment> {
+        let (mut tx, mut service, deployment) = self.active(service, "Nothing to pause").await?;
+        let (id, reason) = (deployment.id, "pause asked for");
+        match deployment.stage {
+            Stage::Deploying => {
+                deploy::set_stage(
+                    &mut tx,
+                    &mut service,
+                    &deployment,
+                    Stage::Paused,
+                    None,
+                    reason,
+                    &self.actor(),
+                )
+                .await?;
+            }
+            Stage::Paused if deployment.at_step => {
+                tx.run(sql::DEPLOYMENT_AT_STEP, args![id, false]).await?;
+                let line = Line {
+                    service: service.id,
+                    deployment: Some(id),
+                    from: None,
+                    to: None,
+                    reason,
+                    details: json!({ "step": deployment.step + 1 }),
+                };
+                tx.append(&self.actor(), line).await?;
+            }
+            Stage::Paused => return ended(tx, deployment).await,
+            stage => {
+                let message = format!("Version {} cannot be paused while it is {stage}", deployment.version);
+                return Err(Error::refused(message));
+            }
+        }
+        self.moved(tx, service, id).await
+    }
+
+    /// Lets a deployment go on that a user has paused.
+    pub async fn resume(&self, service: ServiceId) -> Result<Deployment> {
+        let (mut tx, mut service, deployment) = self.active(service, "Nothing to resume").await?;
+        let version = deployment.version;
+        if deployment.stage != Stage::Paused {
+            let message = format!(
+                "Nothing to resume: version {version} is not paused but {}",
+                deployment.stage
+            );
+            return Err(Error::refused(message));
+        }
+        if deployment.at_step {
+            return Err(Error::refused(format!(
+                "Version {version} waits at step {}; continue it instead",
+                deployment.step + 1
+            )));
         }
         let deploying = Stage::Deploying;
         deploy::set_stage(
@@ -128,11 +172,20 @@ impl Scope {
             &deployment,
             deploying,
             None,
-            "continue asked for",
+            "resume asked for",
             &self.actor(),
         )
         .await?;
         self.moved(tx, service, deployment.id).await
+    }
+
+    /// What the edge has seen of a deployment, over all its lives; `None` when it has seen nothing yet.
+    pub async fn behaviour(&self, deployment: DeploymentId) -> Result<Option<Behaviour>> {
+        let mut tx = self.read().await?;
+        self.visible(&mut tx, sql::DEPLOYMENT, "deployment", deployment).await?;
+        let rows = tx.all(sql::BEHAVIOURS, args![deployment]).await?;
+        let seen: Vec<Behaviour> = rows.iter().map(|row| row.json("counts")).collect::<Result<_>>()?;
+        ended(tx, seen.into_iter().reduce(|all, one| all.plus(&one))).await
     }
 
     /// What happened to a deployment, oldest first, from after `after_seq` (0 for all) on.
@@ -178,16 +231,4 @@ impl Scope {
         tx.commit().await?;
         Ok(deployment)
     }
-}
-
-/// Puts the target's wishes back onto the service, so that the next change starts from them.
-fn restore(service: &mut Service, target: &Deployment) {
-    let spec = target.spec.clone();
-    service.image = spec.image;
-    service.port = spec.port;
-    service.instances = spec.instances;
-    service.command = spec.command;
-    service.resources = spec.resources;
-    service.health = spec.health;
-    service.restart = spec.restart;
 }

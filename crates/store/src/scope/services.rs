@@ -35,6 +35,7 @@ impl Scope {
             config: new.config,
             secret: new.secret,
             command: new.command,
+            release: new.release,
             health: new.health,
             resources: new.resources,
             strategy: new.strategy,
@@ -193,6 +194,7 @@ impl Scope {
             spec,
             secret: service.secret,
             rollback_from: None,
+            automatic: false,
             notes,
             created_by: self.who.account,
         };
@@ -208,7 +210,8 @@ impl Scope {
         check::image(&mut problems, &service.image);
         check::port(&mut problems, service.kind, service.port);
         check::instances(&mut problems, service.instances);
-        check::command(&mut problems, service.command.as_deref());
+        check::command(&mut problems, "command", service.command.as_deref());
+        check::command(&mut problems, "release", service.release.as_deref());
         check::health(&mut problems, service.kind, &service.health);
         check::resources(&mut problems, &service.resources);
         check::options(&mut problems, &service.options);
@@ -256,6 +259,7 @@ async fn insert(tx: &mut Tx, service: &Service, owner: domain::AccountId) -> Res
         json(&service.options)?,
         service.revision,
         service.created_at_us,
+        service.release.as_ref().map(json).transpose()?,
     ];
     tx.run(sql::SERVICE_INSERT, values).await.map(drop)
 }
@@ -274,6 +278,7 @@ fn patched(before: &Service, patch: &ServicePatch) -> Service {
     over(&mut after.config, &patch.config);
     over(&mut after.secret, &patch.secret);
     over(&mut after.command, &patch.command);
+    over(&mut after.release, &patch.release);
     over(&mut after.health, &patch.health);
     over(&mut after.resources, &patch.resources);
     over(&mut after.strategy, &patch.strategy);
@@ -282,8 +287,8 @@ fn patched(before: &Service, patch: &ServicePatch) -> Service {
     after
 }
 
-/// OPEN-1: whether a change is of what is deployed. Name, strategy and options are not: they take effect with the next
-/// deployment.
+/// OPEN-1: whether a change is of what is deployed. Name, strategy, options and release command are not: they take
+/// effect with the next deployment.
 fn deploys(before: &Service, after: &Service) -> bool {
     before.image != after.image
         || before.port != after.port

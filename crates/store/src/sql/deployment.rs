@@ -4,9 +4,10 @@ use super::{alone, chunk, of_admin, of_member, statements, visible};
 
 macro_rules! deployment {
     () => {
-        "d.id, d.service, d.project, d.version, d.spec, d.digest, d.template, d.secret, d.stage, d.rolled_back, \
-         d.rollback_from, d.notes, d.error_message, d.waiting, d.created_by, d.created_at_us, d.finished_at_us, d.ok, \
-         d.failed_by_hob, d.failed_by_app, d.retried, d.drained"
+        "d.id, d.service, d.project, d.version, d.spec, d.digest, d.template, d.secret, d.stage, d.step, \
+         d.at_step, d.released, d.rolled_back, d.automatic, d.replaced, d.rollback_from, d.notes, d.error_message, \
+         d.waiting, d.created_by, d.created_at_us, d.finished_at_us, d.ok, d.failed_by_hob, d.failed_by_app, \
+         d.retried, d.drained"
     };
 }
 
@@ -41,13 +42,22 @@ statements! {
     DEPLOYMENTS_ALONE = deployments_of!(alone);
     DEPLOYMENT_INSERT = "insert into deployment
         (id, service, project, version, spec, port, digest, template, secret, stage, rolled_back, rollback_from, notes,
-            error_message, waiting, created_by, created_at_us, ok, failed_by_hob, failed_by_app, retried, drained)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', false, $10, $11, '', '', $12, $13, 0, 0, 0, 0, 0)";
+            error_message, waiting, created_by, created_at_us, ok, failed_by_hob, failed_by_app, retried, drained,
+            automatic)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', false, $10, $11, '', '', $12, $13, 0, 0, 0, 0, 0, $14)";
     DEPLOYMENT_SECRET_INSERT = "insert into deployment_secret (deployment, secret, key, version)
         values ($1, $2, $3, $4)";
     /// Compare-and-set (invariant 8).
-    DEPLOYMENT_SET_STAGE = "update deployment set stage = $4, error_message = $5, waiting = '', finished_at_us = $6
+    DEPLOYMENT_SET_STAGE = "update deployment set stage = $4, error_message = $5, waiting = '', finished_at_us = $6,
+            at_step = false
         where id = $1 and service = $2 and stage = $3";
+    DEPLOYMENT_AT_STEP = "update deployment set at_step = $2 where id = $1 and stage = 'paused'";
+    /// Compare-and-set: steps are passed one after the other.
+    DEPLOYMENT_ADVANCE = "update deployment set step = $2, waiting = '' where id = $1 and step = $2 - 1";
+    DEPLOYMENT_RELEASED = "update deployment set released = true where id = $1 and service = $2 and not released";
+    DEPLOYMENT_REPLACED = "update deployment
+        set replaced = (select p.id from deployment p where p.id = $2 and not p.rolled_back)
+        where id = $1";
     DEPLOYMENT_SET_DIGEST = "update deployment set digest = $2, template = $3 where id = $1 and digest is null";
     DEPLOYMENT_SET_WAITING = "update deployment set waiting = $3 where id = $1 and service = $2 and waiting <> $3";
     DEPLOYMENT_ROLLED_BACK = "update deployment set rolled_back = true
@@ -62,6 +72,11 @@ statements! {
     SECRETS_NEEDED_BY_SERVICE = "select distinct n.secret from deployment_secret n
         join deployment d on d.id = n.deployment where d.service = $1";
     DIGESTS = "select distinct digest from deployment where digest is not null";
+
+    BEHAVIOUR = "select counts from behaviour where deployment = $1 and edge_boot = $2";
+    BEHAVIOURS = "select counts from behaviour where deployment = $1 order by edge_boot";
+    BEHAVIOUR_SET = "insert into behaviour (deployment, edge_boot, counts) values ($1, $2, $3)
+        on conflict (deployment, edge_boot) do update set counts = excluded.counts";
 
     RECEIPT = "select ok, failed_by_hob, failed_by_app, retried, drained from receipt
         where deployment = $1 and edge_boot = $2";

@@ -5,8 +5,9 @@ use super::{alone, chunk, of_admin, of_member, statements, visible};
 macro_rules! service {
     () => {
         "s.id, s.project, s.account, s.kind, s.name, s.image, s.port, s.instances, s.instances_running, s.config, \
-         s.secret, s.command, s.health, s.resources, s.strategy, s.options, s.restart, s.active, s.serving, s.last, \
-         s.last_stage, s.deleting, s.frozen, s.version_counter, s.revision, s.created_at_us, s.updated_at_us"
+         s.secret, s.command, s.release, s.health, s.resources, s.strategy, s.options, s.restart, s.active, \
+         s.serving, s.last, s.last_stage, s.deleting, s.frozen, s.version_counter, s.revision, s.created_at_us, \
+         s.updated_at_us"
     };
 }
 
@@ -96,12 +97,13 @@ statements! {
         where account = $1 and kind = $2 and name = $3 and id <> $4 and not deleting";
     SERVICE_INSERT = "insert into service
         (id, project, account, kind, name, image, port, instances, instances_running, config, secret, command, health,
-            resources, strategy, options, restart, deleting, version_counter, revision, created_at_us, updated_at_us)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10, $11, $12, $13, $14, $15, 0, false, 0, $16, $17, $17)";
+            resources, strategy, options, restart, deleting, version_counter, revision, created_at_us, updated_at_us,
+            release)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10, $11, $12, $13, $14, $15, 0, false, 0, $16, $17, $17, $18)";
     /// What the owner wants.
     SERVICE_WANT = "update service set name = $2, image = $3, port = $4, instances = $5, config = $6, secret = $7,
             command = $8, health = $9, resources = $10, strategy = $11, options = $12, restart = $13,
-            updated_at_us = $14
+            updated_at_us = $14, release = $15
         where id = $1";
     /// Where it stands.
     SERVICE_STAND = "update service set instances_running = $2, active = $3, serving = $4, last = $5, last_stage = $6,

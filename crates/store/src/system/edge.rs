@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use domain::routing::{Receipt, RouteMatch};
-use domain::{DeploymentId, Result, ServiceId};
+use domain::{Behaviour, DeploymentId, Result, ServiceId};
 use uuid::Uuid;
 
 use super::System;
 use super::load::padded;
-use crate::db::{Row, Tx, Value, args};
+use crate::db::{Row, Tx, Value, args, json};
 use crate::rows::EdgeEntry;
 use crate::{read, sql};
 
@@ -65,6 +65,19 @@ impl System {
         }
         tx.commit().await
     }
+
+    /// What one life of the edge has seen of deployments so far. Of what is reported twice or late, the most is kept.
+    pub async fn add_behaviours(&self, edge_boot: Uuid, seen: &[(DeploymentId, Behaviour)]) -> Result<()> {
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.write().await?;
+        let boot = edge_boot.to_string();
+        for (deployment, behaviour) in seen {
+            add_behaviour(&mut tx, &boot, *deployment, behaviour).await?;
+        }
+        tx.commit().await
+    }
 }
 
 fn entries(services: &[Row], routes: &[Row]) -> Result<Vec<EdgeEntry>> {
@@ -110,6 +123,20 @@ async fn add_receipt(tx: &mut Tx, boot: &str, deployment: DeploymentId, reported
     let mut values = args![deployment];
     values.extend(numbers(more));
     tx.run(sql::DEPLOYMENT_RECEIPT_ADD, values).await.map(drop)
+}
+
+async fn add_behaviour(tx: &mut Tx, boot: &str, deployment: DeploymentId, seen: &Behaviour) -> Result<()> {
+    if tx.first(sql::DEPLOYMENT_ROW, args![deployment]).await?.is_none() {
+        return Ok(());
+    }
+    let known = tx.first(sql::BEHAVIOUR, args![deployment, boot]).await?;
+    let known: Option<Behaviour> = known.map(|row| row.json("counts")).transpose()?;
+    if known.is_some_and(|known| known.requests >= seen.requests) {
+        return Ok(());
+    }
+    tx.run(sql::BEHAVIOUR_SET, args![deployment, boot, json(seen)?])
+        .await
+        .map(drop)
 }
 
 fn zip(a: Receipt, b: Receipt, with: fn(u64, u64) -> u64) -> Receipt {

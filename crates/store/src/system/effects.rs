@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use domain::{DeploymentId, Error, Result, SecretId, ServiceId, error::Kind};
+use domain::{DeploymentId, Error, Result, SecretId, ServiceId, Stage, error::Kind};
 use serde_json::json;
 
 use super::{System, lease};
 use crate::db::{Tx, args};
 use crate::deploy;
-use crate::input::{Effect, Fence};
+use crate::input::{Effect, Fence, RollbackRequest};
 use crate::ledger::{Actor, Line};
 use crate::rows::Service;
-use crate::{read, sql};
+use crate::{read, rollback, sql};
 
 /// Gone instances that are remembered for each service.
 const GONE_KEPT: i64 = 50;
@@ -154,6 +154,31 @@ async fn perform(tx: &mut Tx, service: &mut Service, effect: &Effect, actor: &Ac
             let message = error_message.as_deref().map(cut);
             deploy::set_stage(tx, service, &seen, *to, message.as_deref(), reason, actor).await
         }
+        Effect::ReachStep { deployment } => {
+            let seen = row_of(tx, service.id, *deployment).await?;
+            if seen.stage != Stage::Deploying {
+                return Err(deploy::moved_on(*deployment, Stage::Deploying));
+            }
+            deploy::reach_step(tx, service, &seen, actor).await
+        }
+        Effect::Advance { deployment, step } => {
+            let seen = row_of(tx, service.id, *deployment).await?;
+            if seen.step.checked_add(1) != Some(*step) {
+                return Err(conflict(format!(
+                    "Deployment {deployment} has passed {} steps and cannot pass step {step}",
+                    seen.step
+                )));
+            }
+            deploy::advance(tx, service, &seen, actor).await
+        }
+        Effect::Released { deployment } => {
+            if tx.run(sql::DEPLOYMENT_RELEASED, args![*deployment, service.id]).await? == 0 {
+                return Ok(());
+            }
+            tx.append(actor, note(Some(*deployment), "release command succeeded", json!({})))
+                .await
+        }
+        Effect::RollBack { failed, to, reason } => roll_back(tx, service, *failed, *to, &cut(reason), actor).await,
         Effect::SetWaiting { deployment, text } => tx
             .run(sql::DEPLOYMENT_SET_WAITING, args![*deployment, service.id, cut(text)])
             .await
@@ -206,6 +231,41 @@ async fn set_digest(tx: &mut Tx, service: ServiceId, id: DeploymentId, digest: &
         },
     )
     .await
+}
+
+/// Goes back from what serves, once, as its owner would have. What it was is marked first, so that an automatic
+/// rollback that fails is not begun again.
+async fn roll_back(
+    tx: &mut Tx,
+    service: &mut Service,
+    failed: DeploymentId,
+    to: DeploymentId,
+    reason: &str,
+    actor: &Actor,
+) -> Result<()> {
+    let left = row_of(tx, service.id, failed).await?;
+    let is_rollback = left.automatic || left.rollback_from.is_some();
+    if service.serving != Some(failed) || service.active.is_some() || service.deleting || is_rollback || failed == to {
+        return Err(conflict(format!("Deployment {failed} is not one to roll back from")));
+    }
+    if !rollback::mark(tx, service, failed, reason, actor).await? {
+        return Err(conflict(format!("Deployment {failed} is rolled back already")));
+    }
+    let target = row_of(tx, service.id, to).await?;
+    let secret = tx.first(sql::DEPLOYMENT_ROW, args![to]).await?;
+    let recorded_secret = secret.map(|row| row.parse_or_null("secret")).transpose()?.flatten();
+    let order = rollback::Order {
+        target: &target,
+        recorded_secret,
+        request: RollbackRequest {
+            notes: cut(&format!("Rolled back automatically: {reason}")),
+            ..RollbackRequest::default()
+        },
+        created_by: left.created_by,
+        automatic: true,
+        actor,
+    };
+    rollback::begin(tx, service, order).await.map(drop)
 }
 
 /// Removes the rows of a deleted service. The journal and its project's statistics stay.

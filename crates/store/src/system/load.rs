@@ -51,6 +51,14 @@ impl System {
         Ok(gone)
     }
 
+    /// One deployment of any service, e.g. the one that the serving one has replaced. `None` when it is pruned.
+    pub async fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>> {
+        let mut tx = self.read().await?;
+        let row = tx.first(sql::DEPLOYMENT_ROW, args![id]).await?;
+        tx.end().await?;
+        row.as_ref().map(crate::read::deployment).transpose()
+    }
+
     /// Config and secret values of a deployment, for the environment of its instances. Never log it.
     ///
     /// # Errors

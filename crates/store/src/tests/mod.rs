@@ -9,6 +9,7 @@ mod postgres;
 mod reconcilers;
 mod registry;
 mod resources;
+mod rollouts;
 mod secrets;
 mod services;
 mod tenancy;
