@@ -23,6 +23,15 @@ pub fn failure(deployment: &Deployment, reason: &FailReason, crashes: &[Instance
                 last_death(deployment, crashes)
             )
         }
+        FailReason::Release => {
+            format!(
+                "Version {version} was given up: its release command did not succeed{}",
+                last_death(deployment, crashes)
+            )
+        }
+        FailReason::Gate { what } => {
+            format!("Version {version} was given up: beside the version before it did worse: {what}")
+        }
         FailReason::Stalled { deadline, waiting } => {
             let waiting = if waiting.is_empty() {
                 "nothing in particular"

@@ -13,13 +13,16 @@
 //! # Assumptions
 //! One reconciler per store at a time is the normal case; the lease makes a second one harmless, not useful.
 
+mod evidence;
 mod execute;
 mod explain;
 mod health;
+mod layout;
 mod live;
 mod observe;
 mod pulls;
 mod record;
+mod release;
 mod routes;
 mod run;
 mod seams;

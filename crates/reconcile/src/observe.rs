@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use domain::plan::{Crash, Desired, Goal, Health, Observed, Process, Rollout, Seen};
+use domain::plan::{Crash, Desired, Evidence, Goal, Health, Observed, Process, Rollout, Seen};
 use domain::routing::EdgeView;
 use domain::{DeploymentId, InstanceId, Stage, Template};
 use engine::{InstanceStatus, Phase};
 use store::{Deployment, InstanceRow, InstanceState, ServiceState};
 use tokio::time::Instant;
 
+use crate::evidence::EvidenceBook;
 use crate::execute::Operations;
 use crate::health::HealthBook;
+use crate::layout::warm_for;
+use crate::release;
 use crate::routes::RouteBook;
+use crate::seams::EdgePort;
 
 /// How long each rollout has made no progress. Kept in memory on a monotonic clock: a restart of the control plane
 /// gives a rollout its full deadline again, and a jump of the wall clock changes nothing (invariant 14).
@@ -46,22 +50,45 @@ impl ProgressBook {
     }
 }
 
-/// What the users want of the service.
-pub fn desired(state: &ServiceState, progress: &mut ProgressBook, now: Instant) -> Desired {
-    let rollout = state.active.as_ref().map(|deployment| Rollout {
-        goal: goal(deployment),
-        stage: deployment.stage,
-        stalled_for: progress.stalled_for(deployment, now),
-        failures: state
-            .crashes
-            .iter()
-            .filter(|row| row.deployment == deployment.id)
-            .count() as u32,
-    });
-    Desired {
-        rollout,
-        serving: state.serving.as_ref().map(goal),
-        deleting: state.service.deleting,
+/// What the reconciler remembers beside the record.
+pub struct Books<'a> {
+    pub evidence: &'a EvidenceBook,
+    pub edge: &'a dyn EdgePort,
+    pub now: Instant,
+    pub now_us: i64,
+}
+
+impl Books<'_> {
+    /// What the users want of the service.
+    pub fn desired(&self, state: &ServiceState, progress: &mut ProgressBook) -> Desired {
+        let active = state.active.as_ref();
+        Desired {
+            rollout: active.map(|deployment| self.rollout(state, deployment, progress)),
+            serving: state.serving.as_ref().map(goal),
+            warm_for: warm_for(state, self.now_us),
+            watch: self.evidence.watch(state, self.edge, self.now),
+            deleting: state.service.deleting,
+        }
+    }
+
+    fn rollout(&self, state: &ServiceState, deployment: &Deployment, progress: &mut ProgressBook) -> Rollout {
+        let died = state.crashes.iter().filter(|row| row.deployment == deployment.id);
+        let mut rollout = Rollout {
+            goal: goal(deployment),
+            stage: deployment.stage,
+            step: deployment.step,
+            at_step: None,
+            evidence: Evidence::default(),
+            release: release::outstanding(deployment),
+            stalled_for: progress.stalled_for(deployment, self.now),
+            failures: died.count() as u32,
+        };
+        if deployment.at_step {
+            let (since, evidence) = self.evidence.since(deployment, self.edge, self.now);
+            rollout.at_step = Some(since);
+            rollout.evidence = evidence;
+        }
+        rollout
     }
 }
 
@@ -83,6 +110,11 @@ pub fn deployment_of<'s>(state: &'s ServiceState, template: &Template) -> Option
         .iter()
         .chain(&state.serving)
         .find(|deployment| deployment.template == *template)
+}
+
+/// What comes nearest to the description of an instance whose own version is not at hand.
+pub fn nearest(state: &ServiceState) -> Option<&Deployment> {
+    state.active.as_ref().or(state.serving.as_ref())
 }
 
 /// Everything that can be seen of a service's instances.

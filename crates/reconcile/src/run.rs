@@ -11,6 +11,7 @@ use store::{Fence, ServiceState};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::evidence::EvidenceBook;
 use crate::execute::{Done, Operations};
 use crate::health::{Belief, HealthBook};
 use crate::live::Live;
@@ -60,6 +61,7 @@ pub struct Reconciler {
     pub(crate) operations: Operations,
     pub(crate) pulls: Pulls,
     pub(crate) progress: ProgressBook,
+    pub(crate) evidence: EvidenceBook,
 }
 
 /// Everything that can wake the loop.
@@ -117,6 +119,7 @@ impl Reconciler {
             operations: Operations::new(parts.engine.clone(), done, parts.settings.launches_at_once),
             pulls: Pulls::new(parts.images.clone(), pulls),
             progress: ProgressBook::default(),
+            evidence: EvidenceBook::default(),
             parts,
         })
     }

@@ -1,10 +1,8 @@
 //! One service: from its record to a decision, and from a decision that is durable to what is done.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use domain::plan::{Action, Desired, Health, Observed, Plan, Process, Verdict};
-use domain::routing::{Pool, Target};
 use domain::{InstanceId, ServiceId, Stage, Template};
 use engine::{Exit, InstanceSpec, Phase};
 use store::{Deployment, Effect, InstanceState, ServiceState, Store};
@@ -13,8 +11,9 @@ use tokio::time::Instant;
 use crate::explain;
 use crate::health::Subject;
 use crate::live::{self, LiveInstance};
-use crate::observe::{self, Eyes, deployment_of};
+use crate::observe::{Books, Eyes, deployment_of, nearest};
 use crate::pulls::PullState;
+use crate::release;
 use crate::routes::Layout;
 use crate::run::Reconciler;
 
@@ -28,7 +27,7 @@ pub struct Decision {
 /// Effects on the world. None of them may happen before [`Decision::effects`] are durable (invariant 18).
 #[derive(Default)]
 pub struct Deeds {
-    launches: Vec<InstanceId>,
+    launches: Vec<(InstanceId, Template)>,
     stops: Vec<(InstanceId, Duration, bool)>,
     removals: Vec<InstanceId>,
     /// `None`: leave the routes as they are.
@@ -82,7 +81,15 @@ impl Reconciler {
     }
 
     fn observe(&mut self, state: &ServiceState, now: Instant) -> (Desired, Observed) {
-        let desired = observe::desired(state, &mut self.progress, now);
+        let edge = self.parts.edge.as_ref();
+        self.evidence.note(state, edge, now);
+        let books = Books {
+            evidence: &self.evidence,
+            edge,
+            now,
+            now_us: (self.parts.clock)(),
+        };
+        let desired = books.desired(state, &mut self.progress);
         let view = self.edge_view.borrow().clone();
         let eyes = Eyes {
             snapshot: &self.snapshot,
@@ -96,45 +103,6 @@ impl Reconciler {
         (desired, observed)
     }
 
-    /// The first look at a service after a start. What was healthy in the last life of the control plane is served by
-    /// the edge and stays routed until checks say otherwise; what was retiring may still be in the edge's old table.
-    fn adopt(&mut self, state: &ServiceState) {
-        if self.tended.contains_key(&state.service.id) {
-            return;
-        }
-        self.tended.insert(state.service.id, BTreeSet::new());
-        let mut routed = Vec::new();
-        for row in &state.instances {
-            self.tend(row.id, state.service.id);
-            match row.state {
-                InstanceState::Retiring => self.routes.leave(row.id, state.service.id),
-                _ if row.healthy_once => match self.target(state, row.id) {
-                    Some(target) => routed.push(target),
-                    None => self.routes.leave(row.id, state.service.id),
-                },
-                _ => {}
-            }
-        }
-        self.routes.set(state.service.id, layout(state, routed));
-    }
-
-    /// Where requests for an instance go, while it runs and listens. An instance of a version that is neither on its way
-    /// nor serving any more keeps its target: superseding a rollout takes nothing out of the table by itself.
-    fn target(&self, state: &ServiceState, id: InstanceId) -> Option<Target> {
-        let row = state.instances.iter().find(|row| row.id == id)?;
-        let status = self.snapshot.get(&id).filter(|status| status.phase == Phase::Running)?;
-        let known = self.routes.target(state.service.id, id).map(|target| target.port);
-        let port = match deployment_of(state, &row.template) {
-            Some(deployment) => deployment.spec.port?,
-            None => known.or_else(|| nearest(state)?.spec.port)?,
-        };
-        Some(Target {
-            instance: id,
-            address: status.address?,
-            port,
-        })
-    }
-
     fn watch_health(&mut self, state: &ServiceState) {
         for row in &state.instances {
             let Some(status) = self.snapshot.get(&row.id) else {
@@ -143,6 +111,9 @@ impl Reconciler {
             };
             if let Some(address) = status.address {
                 self.routes.set_caller(address, state.service.project);
+            }
+            if release::of(state, &row.template).is_some() {
+                continue;
             }
             let own = deployment_of(state, &row.template);
             let Some(deployment) = own.or_else(|| nearest(state)) else {
@@ -234,8 +205,16 @@ impl Reconciler {
                 None => {}
             }
         }
-        let routed = plan.routes.iter().filter_map(|id| self.target(state, *id)).collect();
-        decision.deeds.layout = Some(layout(state, routed));
+        decision.deeds.layout = Some(self.layout(state, plan));
+        if let (Some(why), Some(serving)) = (&plan.roll_back, &state.serving)
+            && let Some(before) = serving.replaced
+        {
+            decision.effects.push(Effect::RollBack {
+                failed: serving.id,
+                to: before,
+                reason: why.clone(),
+            });
+        }
         if let Some(delay) = plan.next_wake {
             decision.deeds.wake_at(now + delay);
         }
@@ -267,14 +246,20 @@ impl Reconciler {
             Action::Add { deployment, template } => {
                 let id = InstanceId((self.parts.new_id)());
                 let (deployment, template) = (*deployment, template.clone());
+                decision.deeds.launches.push((id, template.clone()));
                 decision.effects.push(Effect::AddInstance {
                     id,
                     deployment,
                     template,
                 });
-                decision.deeds.launches.push(id);
             }
-            Action::Launch { id } => decision.deeds.launches.push(*id),
+            Action::Launch { id } => {
+                let row = state.instances.iter().find(|row| row.id == *id);
+                decision
+                    .deeds
+                    .launches
+                    .extend(row.map(|row| (*id, row.template.clone())));
+            }
             Action::Retire { id, reason } => {
                 decision.effects.push(Effect::Retire {
                     id: *id,
@@ -288,9 +273,12 @@ impl Reconciler {
                     .instances
                     .iter()
                     .any(|r| r.id == *id && r.state == InstanceState::Wanted);
-                let crashed = wanted && exit.as_ref().is_some_and(|exit| !exit.asked);
+                let released = release::done(state, *id, exit.as_ref());
+                let crashed = wanted && released.is_none() && exit.as_ref().is_some_and(|exit| !exit.asked);
                 let exit = exit.and_then(|exit| serde_json::to_value(exit).ok());
                 decision.effects.push(Effect::Gone { id: *id, crashed, exit });
+                let released = released.map(|deployment| Effect::Released { deployment });
+                decision.effects.extend(released);
                 decision.deeds.removals.push(*id);
             }
         }
@@ -315,6 +303,21 @@ impl Reconciler {
     ) {
         let instances = deployment.spec.instances;
         let (to, reason, error_message) = match verdict {
+            Verdict::StepReached => {
+                decision.effects.push(Effect::ReachStep {
+                    deployment: deployment.id,
+                });
+                decision.deeds.ended = Some(deployment.id);
+                return;
+            }
+            Verdict::StepPassed => {
+                decision.effects.push(Effect::Advance {
+                    deployment: deployment.id,
+                    step: deployment.step + 1,
+                });
+                decision.deeds.ended = Some(deployment.id);
+                return;
+            }
             Verdict::Succeeded => (Stage::Succeeded, format!("all {instances} instances serve"), None),
             Verdict::Canceled => (Stage::Canceled, "the version before serves".to_owned(), None),
             Verdict::Failed(why) => {
@@ -371,9 +374,9 @@ impl Reconciler {
             self.routes.set(service, layout);
         }
         let mut wake = deeds.wake;
-        for id in deeds.launches {
+        for (id, template) in deeds.launches {
             self.tend(id, service);
-            wake = earlier(wake, self.launch(state, id, now));
+            wake = earlier(wake, self.launch(state, id, &template, now));
         }
         for (id, grace, cut) in deeds.stops {
             if cut {
@@ -398,22 +401,17 @@ impl Reconciler {
         };
     }
 
-    fn launch(&mut self, state: &ServiceState, id: InstanceId, now: Instant) -> Option<Instant> {
-        let row_template = state.instances.iter().find(|row| row.id == id).map(|row| &row.template);
-        let deployment = match row_template {
-            Some(template) => deployment_of(state, template),
-            // Added by this very decision: of the goal, which is the active deployment or the one that serves.
-            None => state
-                .active
-                .as_ref()
-                .filter(|d| d.stage != Stage::Canceling && d.stage != Stage::Queued)
-                .or(state.serving.as_ref()),
-        }?;
-        let spec = instance_spec(self.parts.store.clone(), state, deployment.clone(), id);
+    fn launch(&mut self, state: &ServiceState, id: InstanceId, template: &Template, now: Instant) -> Option<Instant> {
+        let releasing = release::of(state, template);
+        let mut deployment = releasing.or_else(|| deployment_of(state, template))?.clone();
+        if releasing.is_some() {
+            deployment.spec.command = deployment.spec.release.take();
+        }
+        let spec = instance_spec(self.parts.store.clone(), state, deployment, id);
         self.operations.launch(state.service.id, id, now, spec)
     }
 
-    fn tend(&mut self, id: InstanceId, service: ServiceId) {
+    pub(crate) fn tend(&mut self, id: InstanceId, service: ServiceId) {
         self.owners.insert(id, service);
         self.tended.entry(service).or_default().insert(id);
     }
@@ -454,31 +452,6 @@ impl Reconciler {
         self.operations.remove(service, id, now);
         self.due.insert(service);
     }
-}
-
-/// Routed instances, one pool for each template.
-fn layout(state: &ServiceState, routed: Vec<Target>) -> Layout {
-    let mut pools: BTreeMap<&Template, Pool> = BTreeMap::new();
-    for target in routed {
-        let Some(row) = state.instances.iter().find(|row| row.id == target.instance) else {
-            continue;
-        };
-        let pool = pools.entry(&row.template).or_insert_with(|| {
-            let own = deployment_of(state, &row.template);
-            let deployment = own.map_or(row.deployment, |own| own.id);
-            Pool::new(deployment, own.map_or(0, |own| own.version), vec![])
-        });
-        pool.targets.push(target);
-    }
-    Layout {
-        pools: pools.into_values().collect(),
-        ..Layout::default()
-    }
-}
-
-/// What comes nearest to the description of an instance whose own version is not at hand.
-fn nearest(state: &ServiceState) -> Option<&Deployment> {
-    state.active.as_ref().or(state.serving.as_ref())
 }
 
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

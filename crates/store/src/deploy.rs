@@ -78,6 +78,9 @@ pub(crate) async fn begin(tx: &mut Tx, service: &mut Service, draft: Draft, acto
         let message = format!("Superseded by version {version}");
         set_stage(tx, service, &older, Stage::Superseded, Some(&message), &message, actor).await?;
     }
+    // A way back was passed step by step before: it is taken at once.
+    let steps = draft.spec.options.steps(draft.spec.strategy).len();
+    let step = if draft.rollback_from.is_some() { steps as u32 } else { 0 };
     let new = Deployment {
         id: DeploymentId(Uuid::now_v7()),
         service: service.id,
@@ -86,7 +89,7 @@ pub(crate) async fn begin(tx: &mut Tx, service: &mut Service, draft: Draft, acto
         template: template(&draft.spec),
         spec: draft.spec,
         stage: Stage::Queued,
-        step: 0,
+        step,
         at_step: false,
         released: false,
         rolled_back: false,
@@ -156,6 +159,7 @@ async fn insert(tx: &mut Tx, new: &Deployment, secret: Option<SecretId>) -> Resu
         new.created_by,
         new.created_at_us,
         new.automatic,
+        new.step,
     ];
     tx.run(sql::DEPLOYMENT_INSERT, values).await?;
     if let Some(secret) = secret {

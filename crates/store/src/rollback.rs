@@ -1,6 +1,6 @@
 //! Going back: a new deployment of what an earlier one was. Owners and the reconciler both come through here.
 
-use domain::{AccountId, Error, Result, SecretId, Stage, Strategy};
+use domain::{AccountId, Error, Result, SecretId, Stage};
 
 use crate::db::{Tx, args};
 use crate::deploy::{self, Draft};
@@ -60,10 +60,6 @@ async fn spec(tx: &mut Tx, service: &Service, order: &Order<'_>) -> Result<(doma
     }
     spec.strategy = service.strategy;
     spec.options = service.options.clone();
-    if order.automatic && matches!(spec.strategy, Strategy::Canary | Strategy::BlueGreen) {
-        // Nobody is there to say `continue`.
-        spec.strategy = Strategy::Rolling;
-    }
     // It prepares what a version needs before it starts, and this version has run before.
     spec.release = None;
     if order.request.config == Source::Current {

@@ -47,6 +47,7 @@ struct State {
     tables: u64,
     routed_ever: BTreeSet<InstanceId>,
     emptiest: Option<usize>,
+    fullest: usize,
 }
 
 impl FakeEdge {
@@ -172,10 +173,17 @@ impl FakeEdge {
         self.lock().emptiest
     }
 
-    /// Begins to look for [`FakeEdge::fewest_targets`] anew, with the table of now.
+    /// Most targets that any table had.
+    pub fn most_targets(&self) -> usize {
+        self.lock().fullest
+    }
+
+    /// Begins to look for [`FakeEdge::fewest_targets`] and [`FakeEdge::most_targets`] anew, with the table of now.
     pub fn look_anew(&self) {
         let mut state = self.lock();
-        state.emptiest = Some(routed(&state.serving).len());
+        let now = routed(&state.serving).len();
+        state.emptiest = Some(now);
+        state.fullest = now;
     }
 
     /// Tables that arrived, newer or not.
@@ -247,6 +255,7 @@ impl FakeEdge {
         let (before, after) = (routed(&state.serving), routed(&table));
         state.serving = table;
         state.routed_ever.extend(&after);
+        state.fullest = state.fullest.max(after.len());
         if state.emptiest.is_some() || !after.is_empty() {
             state.emptiest = Some(state.emptiest.unwrap_or(usize::MAX).min(after.len()));
         }

@@ -100,7 +100,8 @@ impl FakeEngine {
 
     // What instances do.
 
-    /// Instances of the image `digest` that start from now on follow `script`.
+    /// Instances of the image `digest` that start from now on follow `script`. `digest word…`: those of them that run
+    /// this command.
     pub fn set_script(&self, digest: &str, script: Script) {
         self.lock().world.set_script(digest, script);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{DeploymentId, InstanceId, RolloutOptions, Stage, Strategy, Template};
+use crate::{Behaviour, DeploymentId, InstanceId, RolloutOptions, Stage, Strategy, Template};
 
 /// What the users want of one service.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +11,11 @@ pub struct Desired {
     pub rollout: Option<Rollout>,
     /// The last deployment that succeeded: what a failed or cancelled rollout goes back to.
     pub serving: Option<Goal>,
+    /// For so long the version before the serving one is kept alive, unrouted, after a blue-green switch. Zero: it is
+    /// not, or not any more.
+    pub warm_for: Duration,
+    /// The serving version is watched, since it succeeded not long ago.
+    pub watch: Option<Watch>,
     /// The service was deleted: everything leaves.
     pub deleting: bool,
 }
@@ -20,10 +25,34 @@ pub struct Desired {
 pub struct Rollout {
     pub goal: Goal,
     pub stage: Stage,
+    /// Steps of the strategy that are behind it. A rollback has them all behind it from its beginning.
+    pub step: u32,
+    /// Paused, and that because it has reached a step. Since when.
+    pub at_step: Option<Duration>,
+    /// What the edge has seen since the step was reached.
+    pub evidence: Evidence,
+    /// The template of the run of its release command, while that has not succeeded yet.
+    pub release: Option<Template>,
     /// How long [`super::Plan::progress`] has not grown, paused time left out.
     pub stalled_for: Duration,
     /// Instances of this deployment that have died so far.
     pub failures: u32,
+}
+
+/// How two versions behaved side by side.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Evidence {
+    pub new: Behaviour,
+    pub old: Behaviour,
+}
+
+/// A version that has succeeded and may still be rolled back by itself. A rollback is never watched: it never leads to
+/// another one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Watch {
+    pub left: Duration,
+    /// The new version since its success, the old one before.
+    pub evidence: Evidence,
 }
 
 /// A number of instances of one template.

@@ -16,13 +16,17 @@
 //! ages, measured on a monotonic clock, so that jumps of the wall clock change nothing (invariant 14).
 
 mod backoff;
+mod course;
+mod gate;
 pub mod guard;
 mod inputs;
 mod output;
 mod rules;
+mod scene;
+mod verdict;
 
-pub use inputs::{Crash, Desired, Goal, Health, Observed, Process, Rollout, RouteState, Seen};
-pub use output::{Action, FailReason, Plan, RetireReason, Verdict};
+pub use inputs::{Crash, Desired, Evidence, Goal, Health, Observed, Process, Rollout, RouteState, Seen, Watch};
+pub use output::{Action, FailReason, Plan, RetireReason, Traffic, Verdict};
 pub use rules::plan;
 
 #[cfg(test)]

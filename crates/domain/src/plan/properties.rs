@@ -8,15 +8,22 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::world::{Behaviour, World, goal};
-use crate::{RolloutOptions, Stage, Strategy};
+use crate::{Advance, Gate, RolloutOptions, Stage, Step, Strategy};
 
 #[derive(Debug, Clone)]
 enum Command {
     Deploy {
         version: u32,
         instances: u32,
-        recreate: bool,
+        strategy: Strategy,
+        release: Option<(u64, bool)>,
     },
+    RollBack {
+        version: u32,
+        instances: u32,
+        strategy: Strategy,
+    },
+    Continue,
     Cancel,
     Pause,
     Resume,
@@ -28,8 +35,13 @@ enum Command {
 
 fn command() -> impl Strategy_<Value = Command> {
     prop_oneof![
-        4 => (1..5u32, 1..9u32, prop::bool::weighted(0.2))
-            .prop_map(|(version, instances, recreate)| Command::Deploy { version, instances, recreate }),
+        5 => (1..5u32, 1..9u32, strategy(), prop::option::weighted(0.2, (0..10_000u64, prop::bool::weighted(0.8))))
+            .prop_map(|(version, instances, strategy, release)| {
+                Command::Deploy { version, instances, strategy, release }
+            }),
+        1 => (1..5u32, 1..9u32, strategy())
+            .prop_map(|(version, instances, strategy)| Command::RollBack { version, instances, strategy }),
+        2 => Just(Command::Continue),
         1 => Just(Command::Cancel),
         1 => Just(Command::Pause),
         1 => Just(Command::Resume),
@@ -38,13 +50,35 @@ fn command() -> impl Strategy_<Value = Command> {
     ]
 }
 
+fn strategy() -> impl Strategy_<Value = Strategy> {
+    prop_oneof![
+        3 => Just(Strategy::Rolling),
+        3 => Just(Strategy::Canary),
+        2 => Just(Strategy::BlueGreen),
+        1 => Just(Strategy::Recreate),
+    ]
+}
+
+fn steps() -> impl Strategy_<Value = Vec<Step>> {
+    let then = prop_oneof![
+        2 => Just(Advance::Continue),
+        1 => (0..20_000u64).prop_map(Advance::AfterMs),
+        1 => Just(Advance::Gate(Gate { min_requests: 10, observe_ms: 3_000, ..Gate::default() })),
+    ];
+    let step = (1..101u32, prop::option::of(0..101u32), then);
+    let step = step.prop_map(|(weight, traffic, then)| Step { weight, traffic, then });
+    prop::collection::vec(step, 0..4)
+}
+
 fn behaviour() -> impl Strategy_<Value = Behaviour> {
     let healthy = prop_oneof![5 => (0..2_000u64).prop_map(Some), 1 => Just(None)];
     let dies = prop_oneof![5 => Just(None), 1 => (0..5_000u64).prop_map(Some)];
-    (healthy, dies, 0..40_000u64).prop_map(|(healthy, dies, drains)| Behaviour {
+    let fails = prop_oneof![3 => Just(0), 1 => 0..100u64];
+    (healthy, dies, 0..40_000u64, fails).prop_map(|(healthy, dies, drains, fails)| Behaviour {
         healthy_after: healthy.map(Duration::from_millis),
         dies_after: dies.map(Duration::from_millis),
         drains_in: Duration::from_millis(drains),
+        fails,
     })
 }
 
@@ -54,14 +88,20 @@ fn options() -> impl Strategy_<Value = RolloutOptions> {
         prop::option::of(0..4u32),
         0..3u32,
         0..3_000u64,
+        steps(),
+        prop_oneof![Just(0), 0..60_000u64],
+        prop_oneof![Just(0), 0..60_000u64],
     )
         .prop_map(
-            |(max_in_flight, max_surge, max_unavailable, min_ready_ms)| RolloutOptions {
+            |(max_in_flight, max_surge, max_unavailable, min_ready_ms, steps, keep_warm_ms, watch_ms)| RolloutOptions {
                 max_in_flight,
                 max_surge,
                 max_unavailable,
                 min_ready_ms,
                 progress_deadline_ms: 60_000,
+                steps,
+                keep_warm_ms,
+                watch_ms,
                 ..RolloutOptions::default()
             },
         )
@@ -74,15 +114,21 @@ fn apply(world: &mut World, command: &Command, options: &RolloutOptions) {
         Command::Deploy {
             version,
             instances,
-            recreate,
+            strategy,
+            release,
         } => {
-            let strategy = if recreate {
-                Strategy::Recreate
-            } else {
-                Strategy::Rolling
-            };
+            world.release = release.map(|(ms, succeeds)| (Duration::from_millis(ms), succeeds));
             world.deploy(goal(version, instances, strategy, options.clone()));
         }
+        Command::RollBack {
+            version,
+            instances,
+            strategy,
+        } => {
+            world.release = None;
+            world.roll_back(goal(version, instances, strategy, options.clone()));
+        }
+        Command::Continue => world.go_on(),
         Command::Cancel => world.set_stage(Stage::Canceling),
         Command::Pause => {
             if world.rollout.as_ref().is_some_and(|r| r.stage == Stage::Deploying) {
@@ -90,7 +136,11 @@ fn apply(world: &mut World, command: &Command, options: &RolloutOptions) {
             }
         }
         Command::Resume => {
-            if world.rollout.as_ref().is_some_and(|r| r.stage == Stage::Paused) {
+            if world
+                .rollout
+                .as_ref()
+                .is_some_and(|r| r.stage == Stage::Paused && r.at_step.is_none())
+            {
                 world.set_stage(Stage::Deploying);
             }
         }
@@ -109,8 +159,10 @@ proptest! {
         options in options(),
         commands in prop::collection::vec((command(), 0..20_000u64), 1..8),
         acknowledged_in in 0..100u64,
+        load in prop_oneof![Just(0), 1..100u64],
     ) {
         let mut world = World::new();
+        world.load = load;
         world.acknowledged_in = Duration::from_millis(acknowledged_in);
         for (n, behaviour) in behaviours.iter().enumerate() {
             world.behaviours.insert(crate::Template(format!("v{}", n + 1)), *behaviour);
@@ -122,7 +174,11 @@ proptest! {
             world.run(until);
         }
         apply(&mut world, &Command::Resume, &options);
-        world.run(until + Duration::from_secs(3_600));
+        for _ in 0..5 {
+            until += Duration::from_secs(3_600);
+            world.run(until);
+            world.go_on();
+        }
 
         prop_assert!(world.rollout.is_none(), "still rolling:\n{}", world.log.join("\n"));
         if let Some(serving) = &world.serving {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::world::{Behaviour, World, goal};
-use crate::{RolloutOptions, Stage, Strategy, Template};
+use crate::{Advance, Gate, RolloutOptions, Stage, Step, Strategy, Template};
 
 const SEPARATOR: &str = "\n----\n";
 
@@ -52,6 +52,9 @@ fn play(input: &str) -> String {
             [version, "is", ref traits @ ..] if version.starts_with('v') => {
                 world.behaviours.insert(Template(version.into()), behaviour(traits));
             }
+            ["load", per_second] => world.load = per_second.parse().unwrap(),
+            ["release", "takes", time] => world.release = Some((duration(time), true)),
+            ["release", "fails-after", time] => world.release = Some((duration(time), false)),
             [at, ref command @ ..] => {
                 world.run(duration(at));
                 perform(&mut world, command, strategy, &options);
@@ -73,6 +76,12 @@ fn perform(world: &mut World, command: &[&str], strategy: Strategy, options: &Ro
             let version = version[1..].parse().unwrap();
             world.deploy(goal(version, instances.parse().unwrap(), strategy, options.clone()));
         }
+        ["roll", "back", "to", version] => {
+            let version = version[1..].parse().unwrap();
+            let instances = world.serving.as_ref().unwrap().instances;
+            world.roll_back(goal(version, instances, strategy, options.clone()));
+        }
+        ["continue"] => world.go_on(),
         ["cancel"] => world.set_stage(Stage::Canceling),
         ["pause"] => world.set_stage(Stage::Paused),
         ["resume"] => world.set_stage(Stage::Deploying),
@@ -85,7 +94,11 @@ fn perform(world: &mut World, command: &[&str], strategy: Strategy, options: &Ro
 
 fn set(options: &mut RolloutOptions, strategy: &mut Strategy, name: &str, value: &str) {
     match name {
-        "strategy" if value == "recreate" => *strategy = Strategy::Recreate,
+        "strategy" => *strategy = serde_json::from_value(value.into()).unwrap(),
+        "steps" => options.steps = value.split(',').map(step).collect(),
+        "sticky" => options.sticky = value == "on",
+        "keep_warm" => options.keep_warm_ms = duration(value).as_millis() as u64,
+        "watch" => options.watch_ms = duration(value).as_millis() as u64,
         "max_in_flight" => options.max_in_flight = Some(value.parse().unwrap()),
         "max_surge" => options.max_surge = Some(value.parse().unwrap()),
         "max_unavailable" => options.max_unavailable = value.parse().unwrap(),
@@ -103,11 +116,28 @@ fn behaviour(traits: &[&str]) -> Behaviour {
             ["healthy-after", "never"] => behaviour.healthy_after = None,
             ["healthy-after", after] => behaviour.healthy_after = Some(duration(after)),
             ["dies-after", after] => behaviour.dies_after = Some(duration(after)),
+            ["fails", percent] => behaviour.fails = percent.strip_suffix('%').unwrap().parse().unwrap(),
             ["drains-in", time] => behaviour.drains_in = duration(time),
             _ => panic!("no such trait: {pair:?}"),
         }
     }
     behaviour
+}
+
+/// `20`, `20:5` (percent of the requests), each with `@10s` (timed) or `@gate`.
+fn step(text: &str) -> Step {
+    let (weights, then) = text.split_once('@').unwrap_or((text, ""));
+    let (weight, traffic) = match weights.split_once(':') {
+        Some((weight, traffic)) => (weight, Some(traffic.parse().unwrap())),
+        None => (weights, None),
+    };
+    let then = match then {
+        "" => Advance::Continue,
+        "gate" => Advance::Gate(Gate::default()),
+        time => Advance::AfterMs(duration(time).as_millis() as u64),
+    };
+    let weight = weight.parse().unwrap();
+    Step { weight, traffic, then }
 }
 
 fn duration(text: &str) -> Duration {

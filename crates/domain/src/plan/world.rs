@@ -16,6 +16,8 @@ pub struct Behaviour {
     pub dies_after: Option<Duration>,
     /// How long its requests in flight take once it has left the table.
     pub drains_in: Duration,
+    /// Share of its requests that fail, percent.
+    pub fails: u64,
 }
 
 impl Default for Behaviour {
@@ -24,6 +26,7 @@ impl Default for Behaviour {
             healthy_after: Some(Duration::from_millis(100)),
             dies_after: None,
             drains_in: Duration::from_millis(50),
+            fails: 0,
         }
     }
 }
@@ -47,6 +50,13 @@ pub struct World {
     pub rollout: Option<Rollout>,
     pub serving: Option<Goal>,
     pub deleting: bool,
+    /// Requests a second that the service gets.
+    pub load: u64,
+    /// How long release commands take, and whether they succeed. `None`: there is none.
+    pub release: Option<(Duration, bool)>,
+    paused_since: Option<Duration>,
+    succeeded: Option<(Duration, Option<Template>)>,
+    traffic: Traffic,
     pub log: Vec<String>,
     instances: Vec<Instance>,
     crashes: Vec<(Template, Duration, Duration)>,
@@ -86,6 +96,11 @@ impl World {
             rollout: None,
             serving: None,
             deleting: false,
+            load: 0,
+            release: None,
+            paused_since: None,
+            succeeded: None,
+            traffic: Traffic::default(),
             log: vec![],
             instances: vec![],
             crashes: vec![],
@@ -104,17 +119,44 @@ impl World {
         }
         self.note(format!("deploy {} x{}", goal.template.0, goal.instances));
         self.best_progress = (0, self.now);
+        let release = self
+            .release
+            .map(|_| Template(format!("release of {}", goal.template.0)));
         self.rollout = Some(Rollout {
             goal,
             stage: Stage::Deploying,
+            step: 0,
+            at_step: None,
+            evidence: Evidence::default(),
+            release,
             stalled_for: Duration::ZERO,
             failures: 0,
         });
     }
 
+    /// As [`World::deploy`] with all steps behind it.
+    pub fn roll_back(&mut self, goal: Goal) {
+        let steps = goal.options.steps(goal.strategy).len() as u32;
+        self.deploy(goal);
+        self.rollout
+            .as_mut()
+            .into_iter()
+            .for_each(|rollout| rollout.step = steps);
+    }
+
+    /// A user's `continue`.
+    pub fn go_on(&mut self) {
+        if let Some(rollout) = self.rollout.as_mut().filter(|rollout| rollout.at_step.is_some()) {
+            rollout.step += 1;
+            self.set_stage(Stage::Deploying);
+        }
+    }
+
     pub fn set_stage(&mut self, stage: Stage) {
+        self.paused_since = (stage == Stage::Paused).then_some(self.now);
         if let Some(rollout) = &mut self.rollout {
             rollout.stage = stage;
+            rollout.at_step = None;
             let line = format!("{} {stage}", rollout.goal.template.0);
             self.best_progress = (0, self.now);
             self.note(line);
@@ -180,7 +222,11 @@ impl World {
         let (desired, observed) = (self.desired(), self.observed());
         let plan = plan(&desired, &observed);
         guard::check(&desired, &observed, &plan).unwrap_or_else(|v| panic!("{v}\n{}", self.log.join("\n")));
-        let acted = !plan.actions.is_empty() || plan.verdict.is_some() || !plan.routes.iter().eq(self.routed.keys());
+        let acted = !plan.actions.is_empty()
+            || plan.verdict.is_some()
+            || plan.roll_back.is_some()
+            || !plan.routes.iter().eq(self.routed.keys())
+            || plan.traffic != self.traffic;
         self.execute(&plan);
         if plan.progress > self.best_progress.0 {
             self.best_progress = (plan.progress, self.now);
@@ -210,6 +256,24 @@ impl World {
             if instance.stopped.is_some_and(|at| at + STOP_TAKES <= self.now) {
                 instance.exited = true;
                 lines.push(format!("{} stopped", name(instance.id)));
+            } else if let Some(rollout) = self
+                .rollout
+                .as_mut()
+                .filter(|r| r.release.as_ref() == Some(&instance.template))
+            {
+                let (takes, succeeds) = self.release.unwrap_or_default();
+                if launched + takes <= self.now {
+                    instance.exited = true;
+                    lines.push(format!(
+                        "{} {}",
+                        instance.template.0,
+                        if succeeds { "is done" } else { "fails" }
+                    ));
+                    match succeeds {
+                        true => rollout.release = None,
+                        false => rollout.failures += 1,
+                    }
+                }
             } else if behaviour.dies_after.is_some_and(|after| launched + after <= self.now) {
                 instance.exited = true;
                 lines.push(format!("{} dies", name(instance.id)));
@@ -242,6 +306,7 @@ impl World {
             );
             times.extend(self.routed.get(&instance.id).map(|at| *at + self.acknowledged_in));
             times.extend(instance.stopped.map(|at| at + STOP_TAKES));
+            times.extend(self.release.map(|(takes, _)| launched + takes));
         }
         times.push(self.blind_until);
         times.into_iter().filter(|at| *at > self.now).min()
@@ -251,11 +316,50 @@ impl World {
         let mut rollout = self.rollout.clone();
         if let Some(rollout) = &mut rollout {
             rollout.stalled_for = self.now - self.best_progress.1;
+            if rollout.at_step.is_some() {
+                let at_step = self.now - self.paused_since.unwrap_or_default();
+                rollout.at_step = Some(at_step);
+                rollout.evidence = self.evidence(rollout.goal.template.clone(), at_step);
+            }
         }
+        let serving = self.serving.as_ref().filter(|_| rollout.is_none());
+        let since = self.succeeded.as_ref().map_or(Duration::MAX, |(at, _)| self.now - *at);
+        let warm_for = serving.filter(|serving| serving.strategy == Strategy::BlueGreen);
+        let warm_for = warm_for.map_or(Duration::ZERO, |serving| {
+            serving.options.keep_warm().saturating_sub(since)
+        });
+        let watched = serving.filter(|serving| serving.options.watch() > since);
+        let watch = watched.map(|serving| Watch {
+            left: serving.options.watch() - since,
+            evidence: self.evidence(serving.template.clone(), since),
+        });
         Desired {
             rollout,
             serving: self.serving.clone(),
+            warm_for,
+            watch,
             deleting: self.deleting,
+        }
+    }
+
+    /// What an edge would have seen of the new version and of the one before it.
+    fn evidence(&self, new: Template, time: Duration) -> Evidence {
+        let requests = self.load * time.as_secs();
+        let share = u64::from(self.traffic.share.unwrap_or(50));
+        let seen = |template: Option<&Template>, requests: u64| {
+            let fails = template.map_or(0, |template| self.behaviour(template).fails);
+            let mut seen = crate::Behaviour {
+                requests,
+                failed: requests * fails / 100,
+                ..crate::Behaviour::default()
+            };
+            seen.latency[0] = requests;
+            seen
+        };
+        let before = self.succeeded.as_ref().and_then(|(_, before)| before.as_ref());
+        Evidence {
+            new: seen(Some(&new), requests * share / 100),
+            old: seen(before, requests - requests * share / 100),
         }
     }
 
@@ -339,8 +443,20 @@ impl World {
             let now = self.now;
             self.with(*id, |i| i.left_table = Some(now));
         }
+        if plan.traffic != self.traffic {
+            self.note(describe(&plan.traffic));
+            self.traffic = plan.traffic;
+        }
         if let Some(verdict) = &plan.verdict {
             self.end(verdict);
+        }
+        if let Some(why) = &plan.roll_back {
+            self.note(format!("rolls back by itself: {why}"));
+            let before = self.succeeded.take().and_then(|(_, before)| before);
+            let serving = self.serving.clone();
+            if let Some((template, goal)) = before.zip(serving) {
+                self.roll_back(Goal { template, ..goal });
+            }
         }
     }
 
@@ -387,14 +503,36 @@ impl World {
         }
     }
 
+    fn turn(&mut self, verdict: &Verdict) -> bool {
+        match verdict {
+            Verdict::StepReached => {
+                self.set_stage(Stage::Paused);
+                self.rollout
+                    .as_mut()
+                    .into_iter()
+                    .for_each(|r| r.at_step = Some(Duration::ZERO));
+            }
+            Verdict::StepPassed => self.go_on(),
+            _ => return false,
+        }
+        true
+    }
+
     fn end(&mut self, verdict: &Verdict) {
+        if self.turn(verdict) {
+            return;
+        }
         let Some(rollout) = self.rollout.take() else { return };
         let version = rollout.goal.template.0.clone();
         match verdict {
+            Verdict::StepReached | Verdict::StepPassed => {}
             Verdict::Succeeded => {
                 self.note(format!("{version} succeeded"));
-                self.serving = Some(rollout.goal);
+                let before = self.serving.replace(rollout.goal);
+                self.succeeded = Some((self.now, before.map(|before| before.template)));
             }
+            Verdict::Failed(FailReason::Release) => self.note(format!("{version} failed: its release command failed")),
+            Verdict::Failed(FailReason::Gate { what }) => self.note(format!("{version} failed: {what}")),
             Verdict::Failed(FailReason::Crashing { failures }) => {
                 self.note(format!("{version} failed: {failures} instances died"));
             }
@@ -404,6 +542,15 @@ impl World {
             Verdict::Canceled => self.note(format!("{version} canceled")),
         }
     }
+}
+
+fn describe(traffic: &Traffic) -> String {
+    let share = traffic.share.map(|share| format!("{share} % to the new version"));
+    let mut parts = vec![share.unwrap_or_else(|| "by instances".to_owned())];
+    parts.extend(traffic.preview.then(|| "preview host".to_owned()));
+    parts.extend(traffic.sticky.then(|| "sticky".to_owned()));
+    parts.extend(traffic.hold.then(|| "requests wait".to_owned()));
+    format!("traffic: {}", parts.join(", "))
 }
 
 pub fn name(id: InstanceId) -> String {

@@ -106,6 +106,7 @@ impl World {
         deployment.expect("the patch makes a deployment")
     }
 
+    #[allow(dead_code, reason = "not every test file deploys that way")]
     pub async fn image(&self, service: ServiceId, image: &str) -> Deployment {
         self.patch(
             service,
@@ -149,14 +150,36 @@ impl World {
             .unwrap_or_default()
     }
 
+    /// Why services are frozen, and what their deployments wait for.
+    async fn services(&self) -> Vec<String> {
+        let mut told = vec![];
+        for (id, _) in self
+            .store
+            .system()
+            .services_changed_since(0, 10)
+            .await
+            .unwrap_or_default()
+        {
+            let Ok(service) = self.scope.service(id).await else {
+                continue;
+            };
+            told.extend(service.frozen);
+            if let Some(last) = service.last {
+                told.push(self.deployment(last).await.waiting);
+            }
+        }
+        told
+    }
+
     pub async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let mut wait = Duration::from_millis(1);
         while !condition().await {
             assert!(
                 tokio::time::Instant::now() < deadline,
-                "waited in vain until {what}\n{:?}",
-                self.engine.events()
+                "waited in vain until {what}\n{:?}\n{:?}",
+                self.engine.events(),
+                self.services().await
             );
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_millis(50));

@@ -371,7 +371,7 @@ pub(crate) struct Prepared {
 #[cfg(test)]
 impl Tx {
     pub(crate) async fn prepare(&mut self, sql: String) -> Result<Prepared, sqlx::Error> {
-        use sqlx::{AssertSqlSafe, Column, Either, Executor, Statement};
+        use sqlx::{AssertSqlSafe, Column, Executor, Statement};
         let parameters = |parameters: Option<usize>| parameters.unwrap_or_default();
         let sql = AssertSqlSafe(sql).into_sql_str();
         match &mut self.inner {
@@ -395,7 +395,7 @@ impl Tx {
                 let statement = inner.prepare(sql).await?;
                 let count = statement
                     .parameters()
-                    .map(|either: Either<&[_], usize>| either.either(<[_]>::len, |n| n));
+                    .map(|either: sqlx::Either<&[_], usize>| either.either(<[_]>::len, |n| n));
                 let columns = statement
                     .columns()
                     .iter()

@@ -43,8 +43,9 @@ statements! {
     DEPLOYMENT_INSERT = "insert into deployment
         (id, service, project, version, spec, port, digest, template, secret, stage, rolled_back, rollback_from, notes,
             error_message, waiting, created_by, created_at_us, ok, failed_by_hob, failed_by_app, retried, drained,
-            automatic)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', false, $10, $11, '', '', $12, $13, 0, 0, 0, 0, 0, $14)";
+            automatic, step)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', false, $10, $11, '', '', $12, $13, 0, 0, 0, 0, 0, $14,
+            $15)";
     DEPLOYMENT_SECRET_INSERT = "insert into deployment_secret (deployment, secret, key, version)
         values ($1, $2, $3, $4)";
     /// Compare-and-set (invariant 8).

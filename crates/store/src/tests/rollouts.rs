@@ -161,7 +161,7 @@ both! {
         assert_eq!(me.outcomes(service.id).await.unwrap().rolled_back, 2);
     }
 
-    async fn an_automatic_rollback_waits_for_nobody(world: World) {
+    async fn a_rollback_waits_at_no_step(world: World) {
         let me = world.tenant("me").await;
         let (service, first) = me.create_service(canary("web", 2)).await.unwrap();
         world.finish(&first, Stage::Succeeded).await;
@@ -170,8 +170,9 @@ both! {
         world.finish(&second, Stage::Succeeded).await;
         world.apply(service.id, vec![roll_back(&second, &first)]).await.unwrap();
         let state = world.state(service.id).await;
-        assert_eq!(state.active.unwrap().spec.strategy, Strategy::Rolling);
-        assert_eq!(state.service.strategy, Strategy::Canary);
+        let back = state.active.unwrap();
+        assert_eq!((back.spec.strategy, back.automatic), (Strategy::Canary, true));
+        assert_eq!(back.step as usize, back.spec.options.steps(Strategy::Canary).len());
     }
 
     async fn behaviour_is_kept_for_each_life_of_the_edge_and_read_as_one(world: World) {

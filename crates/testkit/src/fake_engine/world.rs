@@ -156,11 +156,13 @@ impl World {
         if self.instances.contains_key(&spec.id) {
             return Ok(());
         }
-        let script = self
-            .scripts
-            .get(&spec.image_digest)
-            .unwrap_or(&self.default_script)
-            .clone();
+        let commanded = spec
+            .command
+            .as_ref()
+            .map(|words| format!("{} {}", spec.image_digest, words.join(" ")));
+        let script = commanded.and_then(|key| self.scripts.get(&key));
+        let script = script.or_else(|| self.scripts.get(&spec.image_digest));
+        let script = script.unwrap_or(&self.default_script).clone();
         if let Some(why) = &script.refuse {
             return Err(why.clone());
         }

@@ -1,0 +1,121 @@
+//! One service at one instant, its instances sorted into the roles that the rules speak of.
+
+use super::course::{Course, Leg};
+use super::inputs::{Desired, Health, Observed, Process, RouteState, Seen};
+
+pub(super) struct Scene<'a> {
+    pub desired: &'a Desired,
+    pub observed: &'a Observed,
+    pub course: Option<Course<'a>>,
+    /// Of the goal's template, staying.
+    pub fresh: Vec<&'a Seen>,
+    /// Of what serves until the rollout has succeeded, staying.
+    pub originals: Vec<&'a Seen>,
+    /// Of any other template, staying until they are retired.
+    pub others: Vec<&'a Seen>,
+    /// The run of the release command.
+    pub release: Option<&'a Seen>,
+    /// Retiring, not gone.
+    pub leaving: Vec<&'a Seen>,
+}
+
+impl<'a> Scene<'a> {
+    pub fn new(desired: &'a Desired, observed: &'a Observed) -> Self {
+        let mut scene = Scene {
+            desired,
+            observed,
+            course: Course::of(desired),
+            fresh: vec![],
+            originals: vec![],
+            others: vec![],
+            release: None,
+            leaving: vec![],
+        };
+        for seen in observed.instances.iter().filter(|seen| seen.process != Process::Exited) {
+            scene.place(seen);
+        }
+        // Ids are time-ordered: oldest first, so that the choice of whom to retire is the same in every run.
+        for role in [&mut scene.fresh, &mut scene.originals, &mut scene.others] {
+            role.sort_by_key(|seen| seen.id);
+        }
+        scene
+    }
+
+    fn place(&mut self, seen: &'a Seen) {
+        let template = &seen.template;
+        match &self.course {
+            _ if seen.retiring => self.leaving.push(seen),
+            Some(course) if *template == course.goal.template => self.fresh.push(seen),
+            Some(course) if course.original.is_some_and(|o| o.template == *template) => self.originals.push(seen),
+            Some(course) if matches!(&course.leg, Leg::Release(release) if release == template) => {
+                self.release = Some(seen);
+            }
+            _ => self.others.push(seen),
+        }
+    }
+
+    /// Everybody who stays and is not of the goal.
+    pub fn stale(&self) -> impl Iterator<Item = &'a Seen> + '_ {
+        self.others.iter().chain(&self.originals).copied()
+    }
+
+    pub fn staying(&self) -> impl Iterator<Item = &'a Seen> + '_ {
+        self.fresh.iter().copied().chain(self.stale())
+    }
+
+    pub fn routable(&self) -> bool {
+        self.course.as_ref().is_none_or(|course| course.goal.routable)
+    }
+
+    /// Healthy for the minimum time.
+    pub fn is_ready(&self, seen: &Seen) -> bool {
+        let min_ready = self.course.as_ref().map(|c| c.goal.options.min_ready());
+        let healthy = match seen.health {
+            Health::Passing { since } => since >= min_ready.unwrap_or_default(),
+            // The control plane was restarted: what the edge serves is taken to be well until checks say otherwise.
+            Health::Unknown => seen.route == RouteState::In,
+            Health::Failing { .. } => false,
+        };
+        seen.process == Process::Running && healthy
+    }
+
+    /// Ready and, where requests come in, routed: it carries its share.
+    pub fn is_available(&self, seen: &Seen) -> bool {
+        self.is_ready(seen) && (!self.routable() || seen.route == RouteState::In)
+    }
+
+    pub fn available<'s>(&self, seen: impl IntoIterator<Item = &'s &'s Seen>) -> u32 {
+        seen.into_iter().filter(|seen| self.is_available(seen)).count() as u32
+    }
+
+    /// Would be available but for an acknowledgement that is still to come.
+    pub fn is_pending(&self, seen: &Seen) -> bool {
+        let acknowledged = Seen {
+            route: RouteState::In,
+            ..seen.clone()
+        };
+        seen.route == RouteState::Entering && self.is_available(&acknowledged)
+    }
+
+    /// Those that count against the ceiling (invariant 1): all that live, leaving ones included, but for a bounded
+    /// number that were told to stop.
+    pub fn counted(&self, course: &Course) -> u32 {
+        let live = (self.staying().count() + self.leaving.len() + usize::from(self.release.is_some())) as u32;
+        let stopping = self.leaving.iter().filter(|s| s.process == Process::Stopping).count() as u32;
+        live - stopping.min(course.uncounted_stopping())
+    }
+
+    /// All of the goal is ready, and the strategy turns to it by one table.
+    pub fn is_switching(&self, course: &Course) -> bool {
+        let ready = self.fresh.iter().filter(|seen| self.is_ready(seen)).count() as u32;
+        course.switches() && ready >= course.goal.instances
+    }
+
+    /// A stale instance that outlives its version, unrouted. One that is routed although nothing is rolled out is left
+    /// over from a rollout that failed, and still carries its share.
+    pub fn is_kept_warm(&self, course: &Course, seen: &Seen) -> bool {
+        let well = seen.process == Process::Running && !matches!(seen.health, Health::Failing { .. });
+        let routed = matches!(seen.route, RouteState::In | RouteState::Entering);
+        self.routable() && well && !course.warm_for().is_zero() && (course.rollout.is_some() || !routed)
+    }
+}
