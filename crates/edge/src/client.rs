@@ -375,6 +375,9 @@ async fn serve_spell(io: ClientIo, client: &Rc<Client>, draining: &mut bool) -> 
 async fn wait_parked(io: &ClientIo, client: &Client) -> bool {
     client.phase.set(Phase::Parked);
     client.worker.count_parked();
+    // Small things that were made between large buffers keep the pages of those from being given back.
+    client.forwarding.forget();
+    client.head_guard.take();
     let readable = poll_fn(|cx| match client.poll_signal(cx) {
         Signal::Cut | Signal::Close | Signal::Drain => Poll::Ready(false),
         Signal::None | Signal::Park | Signal::Expire => io.poll_readable(cx).map(|result| result.is_ok()),

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::client::Client;
+use crate::joined;
 
 /// Reads first what was read ahead by whoever had the socket before.
 pub struct ClientIo {
@@ -69,7 +70,7 @@ impl AsyncWrite for ClientIo {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        let result = joined::poll_write(Pin::new(&mut this.stream), cx, bufs);
         this.client.on_write(result.is_pending());
         result
     }

@@ -123,6 +123,11 @@ impl Forwarding {
         }
     }
 
+    /// Frees what is kept for the next request.
+    pub fn forget(&self) {
+        self.last.take();
+    }
+
     /// Whether nobody on the way can have read along.
     pub fn is_secure(&self) -> bool {
         self.scheme == Scheme::Https
@@ -152,7 +157,9 @@ impl Forwarding {
             IpAddr::V4(peer) => format!("for={peer};host=\"{quoted}\";proto={scheme}"),
             IpAddr::V6(peer) => format!("for=\"[{peer}]\";host=\"{quoted}\";proto={scheme}"),
         });
-        *last = Some((host.clone(), value.clone()));
+        // A copy: the host itself keeps the whole buffer alive that the request was read into.
+        let of = HeaderValue::from_bytes(host.as_bytes()).unwrap_or_else(|_| HeaderValue::from_static(""));
+        *last = Some((of, value.clone()));
         value
     }
 }

@@ -32,6 +32,7 @@ mod head_guard;
 mod headers;
 mod hold;
 mod instance;
+mod joined;
 mod limits;
 mod pages;
 mod persist;

@@ -8,41 +8,49 @@ use crate::pages::Refusal;
 
 /// A host name as the table writes it: lower case, no port, no final dot.
 pub struct Host {
-    text: [u8; HOST_MAX],
+    /// As the client wrote it.
+    written: HeaderValue,
+    /// How much of that is the name, where that is all the difference.
     len: usize,
+    /// The name, where it was written otherwise. Seldom: clients send small letters.
+    lowered: Option<Box<str>>,
 }
 
 impl Host {
     /// # Errors
     /// [`Refusal::BadHost`] for anything that is not a name or an address with an optional port.
-    pub fn parse(raw: &[u8]) -> Result<Host, Refusal> {
-        let name = strip_port(raw).ok_or(Refusal::BadHost)?;
+    pub fn parse(written: &HeaderValue) -> Result<Host, Refusal> {
+        let name = strip_port(written.as_bytes()).ok_or(Refusal::BadHost)?;
         let name = name.strip_suffix(b".").unwrap_or(name);
         if name.is_empty() || name.len() > HOST_MAX {
             return Err(Refusal::BadHost);
         }
-        let mut host = Host {
-            text: [0; HOST_MAX],
-            len: name.len(),
-        };
         let bracketed = name[0] == b'[';
-        for (to, from) in host.text.iter_mut().zip(name) {
-            let fits = match from {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => true,
-                b':' | b'[' | b']' => bracketed,
-                _ => false,
-            };
-            if !fits {
-                return Err(Refusal::BadHost);
-            }
-            *to = from.to_ascii_lowercase();
+        let fits = |byte: &u8| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => true,
+            b':' | b'[' | b']' => bracketed,
+            _ => false,
+        };
+        if !name.iter().all(fits) {
+            return Err(Refusal::BadHost);
         }
-        Ok(host)
+        let lowered = || String::from_utf8_lossy(name).to_ascii_lowercase().into();
+        Ok(Host {
+            written: written.clone(),
+            len: name.len(),
+            lowered: name.iter().any(u8::is_ascii_uppercase).then(lowered),
+        })
     }
 
     pub fn as_str(&self) -> &str {
+        let name = || std::str::from_utf8(&self.written.as_bytes()[..self.len]);
         // Every byte was checked to be ASCII.
-        std::str::from_utf8(&self.text[..self.len]).unwrap_or_default()
+        self.lowered.as_deref().unwrap_or_else(|| name().unwrap_or_default())
+    }
+
+    /// With port, capitals and all.
+    pub fn as_written(&self) -> &HeaderValue {
+        &self.written
     }
 }
 
@@ -61,13 +69,12 @@ fn strip_port(raw: &[u8]) -> Option<&[u8]> {
     (digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit)).then_some(name)
 }
 
-/// Checks the parts of a request that decide where it goes and where it ends. Answers with its host, as written and
-/// normalised.
+/// Checks the parts of a request that decide where it goes and where it ends. Answers with its host.
 ///
 /// # Errors
 /// One `Host` exactly, equal to the authority of an absolute target; a target that is a path; no transfer coding but
 /// chunked; no expectation but 100-continue. Everything else is refused, and its connection closed.
-pub fn check<B>(request: &Request<B>) -> Result<(HeaderValue, Host), Refusal> {
+pub fn check<B>(request: &Request<B>) -> Result<Host, Refusal> {
     let headers = request.headers();
     if *request.method() == Method::CONNECT {
         return Err(Refusal::Method);
@@ -76,7 +83,7 @@ pub fn check<B>(request: &Request<B>) -> Result<(HeaderValue, Host), Refusal> {
     let (Some(written), None) = (hosts.next(), hosts.next()) else {
         return Err(Refusal::BadHost);
     };
-    let host = Host::parse(written.as_bytes())?;
+    let host = Host::parse(written)?;
     check_target(request.uri(), request.method(), &host)?;
     if headers.contains_key(TRANSFER_ENCODING) {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -93,13 +100,14 @@ pub fn check<B>(request: &Request<B>) -> Result<(HeaderValue, Host), Refusal> {
             return Err(Refusal::Expectation);
         }
     }
-    Ok((written.clone(), host))
+    Ok(host)
 }
 
 fn check_target(uri: &Uri, method: &Method, host: &Host) -> Result<(), Refusal> {
     if let Some(authority) = uri.authority() {
         let plain = uri.scheme_str() == Some("http");
-        let same = Host::parse(authority.as_str().as_bytes())?.as_str() == host.as_str();
+        let authority = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadHost)?;
+        let same = Host::parse(&authority)?.as_str() == host.as_str();
         return if plain && same { Ok(()) } else { Err(Refusal::BadHost) };
     }
     let is_path = uri.path().starts_with('/') || (uri.path() == "*" && *method == Method::OPTIONS);
@@ -118,6 +126,11 @@ pub fn origin_form(uri: &mut Uri) {
 mod tests {
     use super::*;
 
+    fn parse(raw: &str) -> Result<Host, Refusal> {
+        // What cannot be a header at all, hyper refuses.
+        HeaderValue::from_bytes(raw.as_bytes()).map_or(Err(Refusal::BadHost), |value| Host::parse(&value))
+    }
+
     #[test]
     fn a_host_is_normalised() {
         for (raw, expected) in [
@@ -130,11 +143,7 @@ mod tests {
             ("127.0.0.1:80", "127.0.0.1"),
             ("[::1]:80", "[::1]"),
         ] {
-            assert_eq!(
-                Host::parse(raw.as_bytes()).ok().as_ref().map(Host::as_str),
-                Some(expected),
-                "{raw}"
-            );
+            assert_eq!(parse(raw).ok().as_ref().map(Host::as_str), Some(expected), "{raw}");
         }
     }
 
@@ -162,7 +171,7 @@ mod tests {
             "a\"b",
             &long,
         ] {
-            assert!(Host::parse(raw.as_bytes()).is_err(), "{raw:?}");
+            assert!(parse(raw).is_err(), "{raw:?}");
         }
     }
 

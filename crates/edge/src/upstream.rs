@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use crate::body::RequestBody;
 use crate::instance::Instance;
+use crate::joined::Joined;
 use crate::worker::Worker;
 
 /// The socket of an upstream connection after hyper is done with it, with what was read ahead.
@@ -63,7 +64,7 @@ pub async fn connect(instance: &Arc<Instance>, worker: &Worker) -> io::Result<Up
     stream.set_nodelay(true)?;
     let (sender, connection) = Builder::new()
         .max_buf_size(limits.answer_head_bytes.max(8192))
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Joined(stream)))
         .await
         .map_err(io::Error::other)?;
     let (keep, raw) = oneshot::channel();
@@ -72,7 +73,7 @@ pub async fn connect(instance: &Arc<Instance>, worker: &Worker) -> io::Result<Up
         // Whatever ends a connection is seen by the request that is on it; without one there is nobody to tell.
         let _ = std::future::poll_fn(|cx| std::pin::Pin::new(&mut connection).poll(cx)).await;
         let parts = connection.into_parts();
-        let _ = keep.send((parts.io.into_inner(), parts.read_buf));
+        let _ = keep.send((parts.io.into_inner().0, parts.read_buf));
     });
     Ok(Upstream {
         sender,

@@ -175,8 +175,10 @@ async fn the_sockets_can_be_handed_to_somebody_else() {
     rig.publish(vec![service("a.test", &[&app])]).await;
     let sockets = rig.client.hand_over().await.unwrap();
     let roles: Vec<_> = sockets.iter().map(|(role, _)| *role).collect();
-    use protocol::SocketRole::{Internal, Public};
-    assert_eq!(roles, [Public(rig.address), Internal(rig.internal)]);
+    use protocol::SocketRole::{Dns, DnsTcp, Internal, Public};
+    let [dns, dns_tcp] = rig.names;
+    let all = [Public(rig.address), Internal(rig.internal), Dns(dns), DnsTcp(dns_tcp)];
+    assert_eq!(roles, all);
     // While they are held, nobody is refused, edge or no edge.
     rig.stop();
     rig.join().await;

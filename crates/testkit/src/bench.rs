@@ -4,6 +4,7 @@
 //! The machine is quiet. Absolute numbers are only good for one machine and one hour; the ratios travel.
 
 mod bare;
+mod connections;
 mod endurance;
 mod footprint;
 mod host;
@@ -101,11 +102,16 @@ impl Measure {
 pub type Piece = (&'static str, &'static str, fn(&Bench) -> anyhow::Result<Vec<Row>>);
 
 /// All pieces, in the order in which they run.
-pub const PIECES: [Piece; 9] = [
+pub const PIECES: [Piece; 10] = [
     (
         "proxy",
         "CPU per proxied request against nginx, HAProxy and kamal-proxy",
         proxy::run,
+    ),
+    (
+        "connections",
+        "memory of idle keep-alive connections against nginx and HAProxy",
+        connections::run,
     ),
     ("start", "start of one instance against a bare runtime", rollout::start),
     (

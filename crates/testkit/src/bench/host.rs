@@ -47,6 +47,12 @@ impl Program {
         bail!("{} does not listen at {address}", self.name)
     }
 
+    /// Resident memory of the program and its children in bytes, shared pages in proportion.
+    pub(super) fn memory(&self) -> f64 {
+        let mib: f64 = family(self.child.id()).into_iter().map(memory_mib).sum();
+        mib * 1024.0 * 1024.0
+    }
+
     /// CPU time of the program and its children so far.
     pub(super) fn cpu(&self) -> Duration {
         family(self.child.id()).into_iter().map(cpu_of).sum()

@@ -23,16 +23,16 @@ use crate::system::free_address;
 const PROXY_CORE: usize = 0;
 const OTHER_CORE: usize = 1;
 const CONNECTIONS: usize = 32;
-const HOST: &str = "app.localhost";
+pub(super) const HOST: &str = "app.localhost";
 const WARM_UP: Duration = Duration::from_secs(1);
 /// What the edge may cost at most, in multiples of nginx.
 const AIM: f64 = 1.2;
 /// The file descriptor on which the edge finds its listener.
 const LISTENER_FD: i32 = 3;
 
-struct Contestant {
-    program: Program,
-    address: SocketAddr,
+pub(super) struct Contestant {
+    pub(super) program: Program,
+    pub(super) address: SocketAddr,
     us_per_request: Vec<f64>,
     per_second: Vec<f64>,
 }
@@ -124,7 +124,7 @@ fn load(address: SocketAddr, lasts: Duration) -> anyhow::Result<f64> {
         .with_context(|| format!("no request was answered:\n{text}"))
 }
 
-fn backend_server(scratch: &Path, address: SocketAddr) -> anyhow::Result<Program> {
+pub(super) fn backend_server(scratch: &Path, address: SocketAddr) -> anyhow::Result<Program> {
     let location = "location / { return 200 \"hello world\\n\"; }";
     let mut backend = start_nginx(
         "backend",
@@ -136,7 +136,7 @@ fn backend_server(scratch: &Path, address: SocketAddr) -> anyhow::Result<Program
     Ok(backend)
 }
 
-fn nginx(scratch: &Path, backend: SocketAddr) -> anyhow::Result<Contestant> {
+pub(super) fn nginx(scratch: &Path, backend: SocketAddr) -> anyhow::Result<Contestant> {
     let address = free_address();
     let server = format!(
         "upstream app {{ server {backend}; keepalive 64; }}
@@ -156,7 +156,7 @@ fn start_nginx(name: &'static str, scratch: &Path, core: usize, server: &str) ->
         .map(|part| format!("{part}_temp_path tmp;\n"))
         .concat();
     let config = format!(
-        "daemon off; worker_processes 1; pid nginx.pid; error_log stderr error; events {{ worker_connections 4096; }}
+        "daemon off; worker_processes 1; pid nginx.pid; error_log stderr error; events {{ worker_connections 20000; }}
          http {{ access_log off; keepalive_requests 1000000000; {temporary} {server} }}"
     );
     fs::write(home.join("nginx.conf"), config)?;
@@ -169,10 +169,10 @@ fn start_nginx(name: &'static str, scratch: &Path, core: usize, server: &str) ->
     )
 }
 
-fn haproxy(scratch: &Path, backend: SocketAddr) -> anyhow::Result<Contestant> {
+pub(super) fn haproxy(scratch: &Path, backend: SocketAddr) -> anyhow::Result<Contestant> {
     let address = free_address();
     let config = format!(
-        "global\n  nbthread 1\n  maxconn 4096\n\
+        "global\n  nbthread 1\n  maxconn 20000\n\
          defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  http-reuse always\n  \
          option forwardfor\n\
          frontend f\n  bind {address}\n  use_backend b if {{ hdr(host) -i {HOST} }}\n\
@@ -237,7 +237,7 @@ fn kamal_proxy(scratch: &Path, backend: SocketAddr) -> anyhow::Result<Contestant
 }
 
 /// The edge alone, as `hob up` would start it, with one worker and a table of a thousand other hosts.
-fn edge(bench: &Bench, scratch: &Path, backend: SocketAddr) -> anyhow::Result<Contestant> {
+pub(super) fn edge(bench: &Bench, scratch: &Path, backend: SocketAddr) -> anyhow::Result<Contestant> {
     let home = scratch.join("edge");
     fs::create_dir_all(&home)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
