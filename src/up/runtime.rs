@@ -76,6 +76,20 @@ impl Runtime for Platform {
             .collect())
     }
 
+    async fn image(&self, name: &str) -> Result<Option<ImageInfo>> {
+        // Names are compared in the one form that the store writes.
+        let wanted = reference(name).map_or_else(|_| name.to_owned(), |name| name.to_string());
+        let meant = |image: &ImageInfo| image.reference == wanted || image.digest == name;
+        Ok(self.images().await?.into_iter().find(meant))
+    }
+
+    fn free_memory_mb(&self) -> Option<u64> {
+        let report = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = report.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib / 1024)
+    }
+
     async fn remove_image(&self, name: &str) -> Result<()> {
         self.images.remove(&reference(name)?).map_err(image_error)
     }

@@ -41,6 +41,18 @@ pub trait Runtime: Send + Sync + 'static {
     /// Every image in the local store.
     async fn images(&self) -> Result<Vec<ImageInfo>>;
 
+    /// What a reference, or a digest, means in the local store; `None` where it is not there.
+    async fn image(&self, reference: &str) -> Result<Option<ImageInfo>> {
+        let images = self.images().await?;
+        let meant = |image: &ImageInfo| image.reference == reference || image.digest == reference;
+        Ok(images.into_iter().find(meant))
+    }
+
+    /// Memory that programs can still get on this machine, in MiB; `None` where it does not say.
+    fn free_memory_mb(&self) -> Option<u64> {
+        None
+    }
+
     /// Forgets a reference. What a kept deployment needs stays (`Kind::Refused`).
     async fn remove_image(&self, reference: &str) -> Result<()>;
 

@@ -6,6 +6,9 @@ use std::net::IpAddr;
 use domain::{DeploymentId, InstanceId, ProjectId, Resources, ServiceId};
 use serde::{Deserialize, Serialize};
 
+/// The limit of an instance for which none is asked, in MiB.
+pub const DEFAULT_MEMORY_MB: u64 = 512;
+
 /// Everything that an engine needs to start one instance. Complete: the engine asks nobody for more.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct InstanceSpec {

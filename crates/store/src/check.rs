@@ -152,9 +152,18 @@ pub(crate) fn options(problems: &mut Problems, options: &RolloutOptions) {
         options.drain_ms,
         options.stop_grace_ms,
         options.progress_deadline_ms,
+        options.hold_ms,
+        options.keep_warm_ms,
+        options.watch_ms,
     ];
     if waits.iter().any(|wait| *wait > WAIT_MS_MAX) {
         problems.add("options", format!("Waits are at most {WAIT_MS_MAX} ms"));
+    }
+    if let Err(problem) = domain::steps::check(&options.steps) {
+        problems.add("options.steps", problem);
+    }
+    if let Some(Err(problem)) = options.preview_host.as_deref().map(names::hostname) {
+        problems.add("options.preview_host", problem);
     }
 }
 

@@ -341,6 +341,7 @@ pub(crate) async fn want(tx: &mut Tx, service: &Service) -> Result<()> {
         service.restart,
         service.updated_at_us,
         service.release.as_ref().map(json).transpose()?,
+        service.options.preview_host.clone(),
     ];
     tx.run(sql::SERVICE_WANT, values).await.map(drop)
 }

@@ -95,6 +95,8 @@ pub struct ServicePatch {
     pub options: Option<RolloutOptions>,
     /// Replace all instances although nothing else changed.
     pub restart: bool,
+    /// Deploy in any case: with nothing changed, the image's tag is resolved anew.
+    pub deploy: bool,
     /// Kept with the deployment, where one is made.
     pub notes: String,
 }

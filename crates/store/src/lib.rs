@@ -38,7 +38,7 @@ use tokio::sync::watch;
 pub use input::*;
 pub use list::{INVALID_PAGE, is_invalid_page};
 pub use rows::*;
-pub use scope::Scope;
+pub use scope::{Bound, Foreseen, Intent, Scope, Which};
 pub use seal::{RootKey, SecretString};
 pub use system::System;
 #[cfg(feature = "simulation")]

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::IntoResponse;
 use domain::routing::Receipt;
-use domain::{AccountId, DeploymentId, HealthCheck, Resources, RolloutOptions, ServiceId, Stage, Strategy};
+use domain::{AccountId, DeploymentId, Error, HealthCheck, Resources, RolloutOptions, ServiceId, Stage, Strategy};
 use http::StatusCode;
 use serde::Serialize;
-use store::{Deployment, JournalEntry, ListQuery, RollbackRequest, Scope, Source};
+use store::{Deployment, Intent, JournalEntry, ListQuery, RollbackRequest, Scope, Source};
 
 use super::caller::Caller;
 use super::error::Reply;
 use super::extract::{At, Params};
 use super::fields::Fields;
 use super::page::{Envelope, sees_service};
+use super::plan;
 use crate::ApiState;
 use crate::body::RawBody;
 use crate::limits::{EVENTS_DEFAULT, EVENTS_MAX, NOTES_MAX};
@@ -51,10 +53,19 @@ struct Detail {
     finished_at: Option<Stamp>,
     duration_ms: Option<i64>,
     command: Option<Vec<String>>,
+    release: Option<Vec<String>>,
     health_check: HealthCheck,
     strategy: Strategy,
     options: RolloutOptions,
     resources: Resources,
+    /// Steps that it has passed, of how many.
+    step: u32,
+    steps: usize,
+    at_step: bool,
+    /// The platform went back by itself.
+    automatic: bool,
+    /// What served until this one succeeded.
+    replaced: Option<DeploymentId>,
     receipt: ReceiptView,
 }
 
@@ -114,10 +125,16 @@ impl Detail {
             finished_at: deployment.finished_at_us.map(Stamp),
             duration_ms: duration_us.map(|us| us / 1_000),
             command: spec.command.clone(),
+            release: spec.release.clone(),
             health_check: spec.health.clone(),
             strategy: spec.strategy,
             options: spec.options.clone(),
             resources: spec.resources.clone(),
+            step: deployment.step,
+            steps: spec.options.steps(spec.strategy).len(),
+            at_step: deployment.at_step,
+            automatic: deployment.automatic,
+            replaced: deployment.replaced,
             receipt: ReceiptView::of(deployment),
         }
     }
@@ -145,14 +162,28 @@ pub async fn get(caller: Caller, At(id): At<DeploymentId>, params: Params) -> Re
 /// S0.32 to S0.39: a new deployment with what the target had. Config values are those of then and secrets those of
 /// now, unless `"config": "current"` or `"secrets": "snapshot"` say otherwise.
 pub async fn rollback(
+    State(api): State<ApiState>,
     caller: Caller,
     At(target): At<DeploymentId>,
     body: RawBody,
-) -> Reply<(StatusCode, Json<DeploymentView>)> {
-    const SOURCES: [(&str, Source); 2] = [("snapshot", Source::Snapshot), ("current", Source::Current)];
+) -> Reply {
     caller.scope.deployment(target).await?;
-
     let mut fields = Fields::partial(body.object()?);
+    let hash = plan::read_hash(&mut fields);
+    let intent = Intent::Rollback(target, read_rollback(fields)?);
+    let done = match plan::carry_out(&api, &caller.scope, intent, hash).await? {
+        Ok(done) => done,
+        Err(refused) => return Ok(refused),
+    };
+    let made = done
+        .deployment
+        .ok_or_else(|| Error::internal(format!("a rollback to {target} made no deployment")))?;
+    Ok((StatusCode::CREATED, Json(DeploymentView::new(made, false))).into_response())
+}
+
+/// The body of a rollback.
+pub fn read_rollback(mut fields: Fields) -> Reply<RollbackRequest> {
+    const SOURCES: [(&str, Source); 2] = [("snapshot", Source::Snapshot), ("current", Source::Current)];
     let defaults = RollbackRequest::default();
     let request = RollbackRequest {
         notes: fields.any_text("notes", NOTES_MAX).unwrap_or_default(),
@@ -160,8 +191,7 @@ pub async fn rollback(
         config: fields.choice("config", &SOURCES).unwrap_or(defaults.config),
     };
     fields.finish()?;
-    let deployment = caller.scope.rollback(target, request).await?;
-    Ok((StatusCode::CREATED, Json(DeploymentView::new(deployment, false))))
+    Ok(request)
 }
 
 /// One entry of the journal.

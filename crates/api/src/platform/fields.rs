@@ -174,6 +174,36 @@ impl Fields {
         value
     }
 
+    /// A list of nested objects, each as [`Fields::nested`]; their problems are reported as `name.0.field`.
+    pub fn each<T>(
+        &mut self,
+        name: &str,
+        count_max: usize,
+        known: &[&str],
+        mut read: impl FnMut(&mut Fields) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let Value::Array(items) = self.take(name)? else {
+            return self.bad(name, "Expected a list of objects.");
+        };
+        if items.len() > count_max {
+            return self.bad(name, format!("Ensure this list has at most {count_max} items."));
+        }
+        let map = (0..).zip(items).map(|(n, item): (usize, Value)| (n.to_string(), item));
+        let mut list = Fields {
+            map: map.collect(),
+            prefix: format!("{}{name}.", self.prefix),
+            partial: self.partial,
+            problems: std::mem::take(&mut self.problems),
+        };
+        let count = list.map.len();
+        // All of them, so that everything that is wrong is named.
+        let read: Vec<Option<T>> = (0..count)
+            .map(|n| list.nested(&n.to_string(), known, &mut read))
+            .collect();
+        self.problems = list.problems;
+        read.into_iter().collect()
+    }
+
     /// Whether the field was sent, `null` included.
     pub fn has(&self, name: &str) -> bool {
         self.map.contains_key(name)
@@ -184,6 +214,17 @@ impl Fields {
         if !self.partial && !self.has(name) {
             self.problem(name, "This field is required");
         }
+    }
+
+    /// Likewise for fields of a list's items, which are whole even where the body is a change.
+    pub fn require_always(&mut self, name: &str) {
+        if !self.has(name) {
+            self.problem(name, "This field is required");
+        }
+    }
+
+    pub fn is_object(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(Value::is_object)
     }
 
     pub fn problem(&mut self, name: &str, text: impl Into<String>) {

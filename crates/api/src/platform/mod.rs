@@ -10,10 +10,12 @@
 //!
 //! Hob's own, with the same conventions, and never a change to what the documents state:
 //!
-//! - Services and workers take `health_check`, `strategy`, `options`, `command`, `resources` and `notes`, all
+//! - Services and workers take `health_check`, `strategy`, `options`, `command`, `release`, `resources` and `notes`, all
 //!   optional, and show them with `project`, `active_deployment`, `serving_deployment`, `last_deployment`, `frozen`.
+//! - `…/plan/` answers what a creation, a change or a rollback would do, with a hash that `apply_hash` binds it to;
+//!   `/api/deployments/{a}/diff/{b}/`.
 //! - `POST …/deployments/` deploys again with today's config and the tag resolved anew; `…/restart/`, `…/cancel/`,
-//!   `…/continue/`; `…/instances/`, `…/logs/` (NDJSON), `…/rollout/` (one document, or NDJSON with `?watch=1`).
+//!   `…/continue/`, `…/pause/`, `…/resume/` (the last four for a deployment, too); `…/instances/`, `…/logs/` (NDJSON), `…/rollout/` (one document, or NDJSON with `?watch=1`).
 //!   All of them under `/api/workers/` too.
 //! - `/api/deployments/{id}/events/` (the journal), `…/receipt/`; `?detail=full` on deployments.
 //! - Exact filters `?name=`, `?hostname=`, `?service=`, `?version=`.
@@ -24,7 +26,9 @@ mod account;
 mod api_keys;
 mod caller;
 mod configs;
+mod controls;
 mod deployments;
+mod diff;
 mod domains;
 pub mod error;
 mod extract;
@@ -33,6 +37,7 @@ mod images;
 mod instances;
 mod logs;
 pub mod page;
+mod plan;
 mod projects;
 mod rollout;
 pub mod router;

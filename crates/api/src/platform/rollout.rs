@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use domain::{DeploymentId, Error, Result, ServiceId, Stage};
+use domain::{Advance, DeploymentId, Error, Footing, Outcome, Result, ServiceId, Stage, Step, Strategy};
 use serde::Serialize;
 use store::{InstanceState, Scope, Service, ServiceKind};
 use tokio::time::{sleep, timeout};
@@ -36,6 +36,21 @@ pub struct Rollout {
     done: bool,
     /// Why it waits now; empty when it does not.
     waiting: String,
+    strategy: Strategy,
+    /// Steps that it has passed.
+    step: u32,
+    steps: Vec<StepView>,
+    /// It waits at its next step, and not because a user has paused it.
+    at_step: bool,
+    /// What ends that step.
+    ends: Option<String>,
+    /// Percent of the requests that the step gives the new version; `null` where instances share them equally.
+    share: Option<u32>,
+    preview_host: Option<String>,
+    /// `done`, `reverted` or `needs_you`; `null` while it moves by itself.
+    outcome: Option<Outcome>,
+    /// What to type, where the outcome is `needs_you`.
+    next_command: Option<String>,
     error_message: String,
     frozen: Option<String>,
     /// Wanted instances.
@@ -47,6 +62,14 @@ pub struct Rollout {
     finished_at: Option<Stamp>,
     elapsed_ms: i64,
     receipt: ReceiptView,
+}
+
+/// A step of the strategy, and in the words in which it is written on a command line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct StepView {
+    #[serde(flatten)]
+    step: Step,
+    text: String,
 }
 
 /// Live instances by state: those that already are what this deployment wants, and the others.
@@ -108,6 +131,21 @@ async fn look(api: &ApiState, scope: &Scope, service: ServiceId, deployment: Dep
         *side.entry(state_of(row, live.get(&row.id))).or_default() += 1;
     }
     let crashed = rows.iter().filter(|row| row.crashed && row.deployment == deployment.id);
+    let spec = &deployment.spec;
+    let steps = spec.options.steps(spec.strategy);
+    let next = steps
+        .get(deployment.step as usize)
+        .filter(|_| deployment.stage.is_active());
+    let footing = Footing {
+        name: &service.name,
+        stage: deployment.stage,
+        rolled_back: deployment.rolled_back,
+        at_step: deployment.at_step,
+        needs_continue: next.is_some_and(|step| step.then == Advance::Continue),
+        serves: service.serving.is_some(),
+        frozen: service.frozen.is_some(),
+    };
+    let (outcome, next_command) = (footing.outcome(), footing.next_command());
     let end_us = deployment.finished_at_us.unwrap_or_else(|| api.now_us());
 
     Ok(Rollout {
@@ -124,6 +162,15 @@ async fn look(api: &ApiState, scope: &Scope, service: ServiceId, deployment: Dep
         finished_at: deployment.finished_at_us.map(Stamp),
         elapsed_ms: (end_us - deployment.created_at_us).max(0) / 1_000,
         receipt: ReceiptView::of(&deployment),
+        strategy: spec.strategy,
+        step: deployment.step,
+        at_step: deployment.at_step,
+        ends: next.filter(|_| deployment.at_step).map(|step| step.then.waits_for()),
+        share: next.and_then(|step| step.traffic),
+        preview_host: spec.options.preview_host.clone(),
+        outcome,
+        next_command,
+        steps: steps.into_iter().map(StepView::from).collect(),
         name: service.name,
         frozen: service.frozen,
         waiting: deployment.waiting,
@@ -131,6 +178,15 @@ async fn look(api: &ApiState, scope: &Scope, service: ServiceId, deployment: Dep
         image: deployment.spec.image,
         digest: deployment.spec.digest,
     })
+}
+
+impl From<Step> for StepView {
+    fn from(step: Step) -> Self {
+        StepView {
+            text: step.to_string(),
+            step,
+        }
+    }
 }
 
 impl Rollout {

@@ -16,8 +16,8 @@ use store::ServiceKind;
 use super::caller::admit;
 use super::error::Failure;
 use super::{
-    account, api_keys, configs, deployments, domains, images, instances, logs, projects, rollout, routes, schema,
-    secrets, services,
+    account, api_keys, configs, controls, deployments, diff, domains, images, instances, logs, plan, projects, rollout,
+    routes, schema, secrets, services,
 };
 use crate::ApiState;
 use crate::limits::{REQUEST_TIMEOUT, UPLOAD_TIMEOUT};
@@ -38,6 +38,12 @@ fn contents() -> Table {
         .at("/api/deployments/{id}/rollback/", post(deployments::rollback))
         .at("/api/deployments/{id}/events/", get(deployments::events))
         .at("/api/deployments/{id}/receipt/", get(deployments::receipt))
+        .at("/api/deployments/{id}/plan/", post(plan::of_rollback))
+        .at("/api/deployments/{id}/diff/{item}/", get(diff::get))
+        .at("/api/deployments/{id}/continue/", post(controls::continue_this))
+        .at("/api/deployments/{id}/cancel/", post(controls::cancel_this))
+        .at("/api/deployments/{id}/pause/", post(controls::pause_this))
+        .at("/api/deployments/{id}/resume/", post(controls::resume_this))
         // Where requests go.
         .at("/api/routes/", get(routes::list).post(routes::create))
         .at(
@@ -108,8 +114,12 @@ fn workloads(base: &str, kind: ServiceKind) -> Table {
             get(services::list_deployments).post(services::deploy),
         )
         .at(&format!("{base}/{{id}}/restart/"), post(services::restart))
-        .at(&format!("{base}/{{id}}/cancel/"), post(services::cancel))
-        .at(&format!("{base}/{{id}}/continue/"), post(services::continue_rollout))
+        .at(&format!("{base}/plan/"), post(plan::of_new))
+        .at(&format!("{base}/{{id}}/plan/"), post(plan::of_patch))
+        .at(&format!("{base}/{{id}}/continue/"), post(controls::continue_of))
+        .at(&format!("{base}/{{id}}/cancel/"), post(controls::cancel_of))
+        .at(&format!("{base}/{{id}}/pause/"), post(controls::pause_of))
+        .at(&format!("{base}/{{id}}/resume/"), post(controls::resume_of))
         .at(&format!("{base}/{{id}}/instances/"), get(instances::list))
         .at(&format!("{base}/{{id}}/logs/"), get(logs::stream))
         .at(&format!("{base}/{{id}}/rollout/"), get(rollout::get))

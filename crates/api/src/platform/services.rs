@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use domain::{Error, ServiceId};
 use http::StatusCode;
-use store::{Scope, Service, ServiceKind, ServicePatch};
+use store::{Intent, Scope, Service, ServiceKind, ServicePatch};
 
 use super::caller::Caller;
 use super::deployments::{self, DeploymentView};
@@ -13,6 +13,7 @@ use super::error::Reply;
 use super::extract::{At, Params};
 use super::fields::Fields;
 use super::page::{Envelope, or_none};
+use super::plan;
 use super::workload::{self, WorkloadView};
 use crate::ApiState;
 use crate::body::RawBody;
@@ -47,13 +48,20 @@ pub async fn list(
 
 /// S2.15, S2.40, S0.40: makes the service and its first deployment.
 pub async fn create(
+    State(api): State<ApiState>,
     Extension(kind): Extension<ServiceKind>,
     caller: Caller,
     body: RawBody,
-) -> Reply<(StatusCode, Json<WorkloadView>)> {
-    let new = workload::read_new(kind, &caller.scope, Fields::full(body.object()?)).await?;
-    let (service, _first) = caller.scope.create_service(new).await?;
-    Ok((StatusCode::CREATED, Json(service.into())))
+) -> Reply {
+    let mut fields = Fields::full(body.object()?);
+    let hash = plan::read_hash(&mut fields);
+    let new = workload::read_new(kind, &caller.scope, fields).await?;
+    Ok(
+        match plan::carry_out(&api, &caller.scope, Intent::Create(new), hash).await? {
+            Ok(done) => (StatusCode::CREATED, Json(WorkloadView::from(done.after))).into_response(),
+            Err(refused) => refused,
+        },
+    )
 }
 
 pub async fn get(
@@ -64,17 +72,24 @@ pub async fn get(
     Ok(Json(find(&caller.scope, kind, id).await?.into()))
 }
 
-/// S0.41, S0.42, S2.41, OPEN-1: what changes what runs makes one new deployment.
+/// S0.41, S0.42, S2.41, OPEN-1: what changes what runs makes one new deployment. With `"deploy": true` any change does.
 pub async fn patch(
+    State(api): State<ApiState>,
     Extension(kind): Extension<ServiceKind>,
     caller: Caller,
     At(id): At<ServiceId>,
     body: RawBody,
-) -> Reply<Json<WorkloadView>> {
+) -> Reply {
     let current = find(&caller.scope, kind, id).await?;
-    let patch = workload::read_patch(&current, &caller.scope, Fields::partial(body.object()?)).await?;
-    let (service, _deployment) = caller.scope.patch_service(id, patch).await?;
-    Ok(Json(service.into()))
+    let mut fields = Fields::partial(body.object()?);
+    let hash = plan::read_hash(&mut fields);
+    let patch = workload::read_patch(&current, &caller.scope, fields).await?;
+    Ok(
+        match plan::carry_out(&api, &caller.scope, Intent::Patch(id, patch), hash).await? {
+            Ok(done) => Json(WorkloadView::from(done.after)).into_response(),
+            Err(refused) => refused,
+        },
+    )
 }
 
 /// S2.42. Its instances are taken down after the answer.
@@ -137,29 +152,6 @@ pub async fn restart(
         (_, Some(deployment)) => created(deployment),
         (_, None) => Err(Error::internal(format!("a restart of {id} made no deployment")).into()),
     }
-}
-
-/// Stops the rollout that is on its way and goes back to the last version that served.
-pub async fn cancel(
-    Extension(kind): Extension<ServiceKind>,
-    caller: Caller,
-    At(id): At<ServiceId>,
-) -> Reply<Json<DeploymentView>> {
-    find(&caller.scope, kind, id).await?;
-    Ok(Json(DeploymentView::new(caller.scope.cancel(id).await?, false)))
-}
-
-/// Lets a paused rollout go on.
-pub async fn continue_rollout(
-    Extension(kind): Extension<ServiceKind>,
-    caller: Caller,
-    At(id): At<ServiceId>,
-) -> Reply<Json<DeploymentView>> {
-    find(&caller.scope, kind, id).await?;
-    Ok(Json(DeploymentView::new(
-        caller.scope.continue_rollout(id).await?,
-        false,
-    )))
 }
 
 fn created(deployment: store::Deployment) -> Reply<Response> {

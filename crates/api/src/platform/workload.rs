@@ -1,9 +1,11 @@
 //! Services and workers on this face: their shape, and what a body may say of them (G.7 to G.15, faces 3.3).
 
 use domain::names::{self, IMAGE_MAX, INSTANCES, SERVICE_NAME_MAX};
+use domain::rollout::STEPS_MAX;
 use domain::spec::CheckKind;
 use domain::{
-    ConfigId, DeploymentId, HealthCheck, ProjectId, Resources, Result, RolloutOptions, SecretId, ServiceId, Strategy,
+    Advance, ConfigId, DeploymentId, Gate, HealthCheck, ProjectId, Resources, Result, RolloutOptions, SecretId,
+    ServiceId, Step, Strategy, steps,
 };
 use serde::Serialize;
 use store::{NewService, Scope, Service, ServiceKind, ServicePatch};
@@ -32,6 +34,7 @@ pub struct WorkloadView {
     updated_at: Stamp,
     project: ProjectId,
     command: Option<Vec<String>>,
+    release: Option<Vec<String>>,
     health_check: HealthCheck,
     strategy: Strategy,
     options: RolloutOptions,
@@ -60,6 +63,7 @@ impl From<Service> for WorkloadView {
             updated_at: Stamp(service.updated_at_us),
             project: service.project,
             command: service.command,
+            release: service.release,
             health_check: service.health,
             strategy: service.strategy,
             options: service.options,
@@ -94,6 +98,7 @@ pub async fn read_new(kind: ServiceKind, scope: &Scope, mut fields: Fields) -> R
         config: sent.config.flatten(),
         secret: sent.secret.flatten(),
         command: sent.command.flatten(),
+        release: sent.release.flatten(),
         health: sent.health.unwrap_or(defaults.health),
         resources: sent.resources.unwrap_or_default(),
         strategy: sent.strategy.unwrap_or_default(),
@@ -118,12 +123,13 @@ pub async fn read_patch(current: &Service, scope: &Scope, mut fields: Fields) ->
         config: sent.config,
         secret: sent.secret,
         command: sent.command,
-        release: None,
+        release: sent.release,
         health: sent.health,
         resources: sent.resources,
         strategy: sent.strategy,
         options: sent.options,
         restart: false,
+        deploy: sent.deploy,
         notes: sent.notes.unwrap_or_default(),
     })
 }
@@ -138,11 +144,13 @@ struct Sent {
     config: Option<Option<ConfigId>>,
     secret: Option<Option<SecretId>>,
     command: Option<Option<Vec<String>>>,
+    release: Option<Option<Vec<String>>>,
     health: Option<HealthCheck>,
     resources: Option<Resources>,
     strategy: Option<Strategy>,
     options: Option<RolloutOptions>,
     notes: Option<String>,
+    deploy: bool,
 }
 
 impl Sent {
@@ -169,14 +177,14 @@ impl Sent {
             ),
             config: f.nullable("config", Fields::uuid),
             secret: f.nullable("secret", Fields::uuid),
-            command: f.nullable("command", |f, name| {
-                f.texts(name, 1..=COMMAND_WORDS_MAX, COMMAND_WORD_BYTES_MAX)
-            }),
+            command: f.nullable("command", command),
+            release: f.nullable("release", command),
             health: f.nested("health_check", &HEALTH_FIELDS, |f| health_check(f, kind)),
             resources: f.nested("resources", &RESOURCE_FIELDS, |f| Some(resources(f, base_resources))),
             strategy: f.choice("strategy", &STRATEGIES),
             options: f.nested("options", &OPTION_FIELDS, |f| Some(options(f, base_options))),
             notes: f.any_text("notes", NOTES_MAX),
+            deploy: current.is_some() && f.has("deploy") && f.boolean("deploy") == Some(true),
         }
     }
 
@@ -229,7 +237,18 @@ pub fn own<T>(fields: &mut Fields, name: &str, id: impl std::fmt::Display, found
     }
 }
 
-const STRATEGIES: [(&str, Strategy); 2] = [("rolling", Strategy::Rolling), ("recreate", Strategy::Recreate)];
+const STRATEGIES: [(&str, Strategy); 5] = [
+    ("rolling", Strategy::Rolling),
+    ("canary", Strategy::Canary),
+    ("recreate", Strategy::Recreate),
+    ("blue_green", Strategy::BlueGreen),
+    ("blue-green", Strategy::BlueGreen),
+];
+
+/// Words, run as they are: no shell is asked.
+fn command(f: &mut Fields, name: &str) -> Option<Vec<String>> {
+    f.texts(name, 1..=COMMAND_WORDS_MAX, COMMAND_WORD_BYTES_MAX)
+}
 
 const HEALTH_FIELDS: [&str; 7] = [
     "type",
@@ -308,7 +327,7 @@ fn resources(f: &mut Fields, base: Resources) -> Resources {
     }
 }
 
-const OPTION_FIELDS: [&str; 8] = [
+const OPTION_FIELDS: [&str; 14] = [
     "max_in_flight",
     "max_surge",
     "max_unavailable",
@@ -317,6 +336,12 @@ const OPTION_FIELDS: [&str; 8] = [
     "stop_grace_ms",
     "progress_deadline_ms",
     "max_failures",
+    "steps",
+    "sticky",
+    "hold_ms",
+    "preview_host",
+    "keep_warm_ms",
+    "watch_ms",
 ];
 
 /// Changes `base` key by key.
@@ -343,7 +368,71 @@ fn options(f: &mut Fields, base: RolloutOptions) -> RolloutOptions {
             24 * HOUR_MS,
         ),
         max_failures: number(f, "max_failures", 1, 1_000).unwrap_or(base.max_failures),
-        ..base
+        steps: read_steps(f).unwrap_or(base.steps),
+        sticky: f.boolean("sticky").unwrap_or(base.sticky),
+        hold_ms: ms(f, "hold_ms", base.hold_ms, 0, HOUR_MS),
+        preview_host: f
+            .nullable("preview_host", |f, name| f.text(name, names::HOST_MAX, names::hostname))
+            .unwrap_or(base.preview_host),
+        keep_warm_ms: ms(f, "keep_warm_ms", base.keep_warm_ms, 0, 24 * HOUR_MS),
+        watch_ms: ms(f, "watch_ms", base.watch_ms, 0, 24 * HOUR_MS),
+    }
+}
+
+const STEP_FIELDS: [&str; 3] = ["weight", "traffic", "then"];
+const GATE_FIELDS: [&str; 4] = ["min_requests", "observe_ms", "max_error_points", "max_p95_percent"];
+
+/// All steps at once: they are not merged one by one.
+fn read_steps(f: &mut Fields) -> Option<Vec<Step>> {
+    let read = f.each("steps", STEPS_MAX, &STEP_FIELDS, |f| {
+        f.require_always("weight");
+        Some(Step {
+            weight: number(f, "weight", 1, 100)?,
+            traffic: f.nullable("traffic", |f, name| number(f, name, 0, 100)).flatten(),
+            then: read_then(f),
+        })
+    })?;
+    if let Err(problem) = domain::steps::check(&read) {
+        f.problem("steps", problem);
+    }
+    Some(read)
+}
+
+/// `"continue"`, `{"after_ms": n}` or `{"gate": {…}}`.
+fn read_then(f: &mut Fields) -> Advance {
+    if !f.is_object("then") {
+        // Anything but that word is a problem; without the field it is meant.
+        f.choice("then", &[("continue", ())]);
+        return Advance::Continue;
+    }
+    let step_ms_max = steps::STEP_MS_MAX.cast_signed();
+    let read = f.nested("then", &["after_ms", "gate"], |f| {
+        match (f.has("after_ms"), f.has("gate")) {
+            (true, false) => f
+                .integer("after_ms", 0..=step_ms_max)
+                .map(|ms| Advance::AfterMs(ms.cast_unsigned())),
+            (false, true) => f.nested("gate", &GATE_FIELDS, |f| Some(Advance::Gate(gate(f)))),
+            _ => {
+                f.problem("after_ms", "Give either after_ms or gate");
+                None
+            }
+        }
+    });
+    read.unwrap_or_default()
+}
+
+fn gate(f: &mut Fields) -> Gate {
+    let defaults = Gate::default();
+    let requests_max = steps::GATE_REQUESTS_MAX.cast_signed();
+    let whole = |n: i64| n.cast_unsigned();
+    let requests = f.integer("min_requests", 1..=requests_max).map(whole);
+    let observe = f.integer("observe_ms", 0..=steps::STEP_MS_MAX.cast_signed()).map(whole);
+    Gate {
+        min_requests: requests.unwrap_or(defaults.min_requests),
+        observe_ms: observe.unwrap_or(defaults.observe_ms),
+        max_error_points: number(f, "max_error_points", 0, 100).unwrap_or(defaults.max_error_points),
+        max_p95_percent: number(f, "max_p95_percent", 1, steps::GATE_P95_PERCENT_MAX.into())
+            .unwrap_or(defaults.max_p95_percent),
     }
 }
 

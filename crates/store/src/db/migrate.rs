@@ -32,6 +32,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/0003_rollout_steps.sql"),
         include_str!("../../migrations/0003_rollout_steps.sql"),
     ),
+    (
+        4,
+        "preview host",
+        include_str!("../../migrations/0004_preview_host.sql"),
+        include_str!("../../migrations/0004_preview_host.sql"),
+    ),
 ];
 
 pub(super) fn migrator(engine: Engine) -> Migrator {

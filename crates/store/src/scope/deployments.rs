@@ -11,6 +11,27 @@ use crate::list::{self, Count};
 use crate::rows::{Deployment, JournalEntry, Service};
 use crate::{check, deploy, read, rollback, sql};
 
+/// Which deployment a command is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Which {
+    /// The one that is on its way, whichever it is.
+    Of(ServiceId),
+    /// This one and no other.
+    This(DeploymentId),
+}
+
+impl From<ServiceId> for Which {
+    fn from(service: ServiceId) -> Which {
+        Which::Of(service)
+    }
+}
+
+impl From<DeploymentId> for Which {
+    fn from(deployment: DeploymentId) -> Which {
+        Which::This(deployment)
+    }
+}
+
 /// Most journal lines of one answer.
 const JOURNAL_LIMIT: u32 = 1000;
 
@@ -47,14 +68,27 @@ impl Scope {
     /// resources and health check, and what [`RollbackRequest`] says of config and secrets. The target is not touched
     /// (OPEN-2); one that is on its way is superseded (OPEN-8).
     pub async fn rollback(&self, target: DeploymentId, request: RollbackRequest) -> Result<Deployment> {
-        check::one_note(&request.notes)?;
         let mut tx = self.write().await?;
-        let row = self.visible(&mut tx, sql::DEPLOYMENT, "deployment", target).await?;
+        let (_, _, deployment) = self.rollback_in(&mut tx, target, request).await?;
+        tx.commit().await?;
+        Ok(deployment)
+    }
+
+    /// The service as it was, as it is then, and what was made.
+    pub(super) async fn rollback_in(
+        &self,
+        tx: &mut Tx,
+        target: DeploymentId,
+        request: RollbackRequest,
+    ) -> Result<(Service, Service, Deployment)> {
+        check::one_note(&request.notes)?;
+        let row = self.visible(tx, sql::DEPLOYMENT, "deployment", target).await?;
         let recorded_secret = row.parse_or_null("secret")?;
         let target = read::deployment(&row)?;
         rollback::may_go_back_to(&target)?;
-        let row = self.visible(&mut tx, sql::SERVICE, "service", target.service).await?;
-        let mut service = read::service(&row)?;
+        let row = self.visible(tx, sql::SERVICE, "service", target.service).await?;
+        let before = read::service(&row)?;
+        let mut service = before.clone();
         let order = rollback::Order {
             target: &target,
             recorded_secret,
@@ -63,15 +97,14 @@ impl Scope {
             automatic: false,
             actor: &self.actor(),
         };
-        let deployment = rollback::begin(&mut tx, &mut service, order).await?;
-        deploy::stand(&mut tx, &mut service).await?;
-        tx.commit().await?;
-        Ok(deployment)
+        let deployment = rollback::begin(tx, &mut service, order).await?;
+        deploy::stand(tx, &mut service).await?;
+        Ok((before, service, deployment))
     }
 
     /// Asks the deployment that is on its way to stop; the last healthy version is brought back. Asking twice is fine.
-    pub async fn cancel(&self, service: ServiceId) -> Result<Deployment> {
-        let (mut tx, mut service, deployment) = self.active(service, "Nothing to cancel").await?;
+    pub async fn cancel(&self, which: impl Into<Which>) -> Result<Deployment> {
+        let (mut tx, mut service, deployment) = self.active(which.into(), "Nothing to cancel").await?;
         if deployment.stage == Stage::Canceling {
             return ended(tx, deployment).await;
         }
@@ -90,8 +123,8 @@ impl Scope {
     }
 
     /// Passes the step that the deployment waits at.
-    pub async fn continue_rollout(&self, service: ServiceId) -> Result<Deployment> {
-        let (mut tx, mut service, deployment) = self.active(service, "Nothing to continue").await?;
+    pub async fn continue_rollout(&self, which: impl Into<Which>) -> Result<Deployment> {
+        let (mut tx, mut service, deployment) = self.active(which.into(), "Nothing to continue").await?;
         let version = deployment.version;
         if deployment.stage != Stage::Paused {
             let message = format!(
@@ -111,8 +144,8 @@ impl Scope {
 
     /// Keeps a deployment where it is until [`Scope::resume`]. Asking twice is fine. One that waits at a step then waits
     /// for the user instead, and comes back to that step afterwards.
-    pub async fn pause(&self, service: ServiceId) -> Result<Deployment> {
-        let (mut tx, mut service, deployment) = self.active(service, "Nothing to pause").await?;
+    pub async fn pause(&self, which: impl Into<Which>) -> Result<Deployment> {
+        let (mut tx, mut service, deployment) = self.active(which.into(), "Nothing to pause").await?;
         let (id, reason) = (deployment.id, "pause asked for");
         match deployment.stage {
             Stage::Deploying => {
@@ -149,8 +182,8 @@ impl Scope {
     }
 
     /// Lets a deployment go on that a user has paused.
-    pub async fn resume(&self, service: ServiceId) -> Result<Deployment> {
-        let (mut tx, mut service, deployment) = self.active(service, "Nothing to resume").await?;
+    pub async fn resume(&self, which: impl Into<Which>) -> Result<Deployment> {
+        let (mut tx, mut service, deployment) = self.active(which.into(), "Nothing to resume").await?;
         let version = deployment.version;
         if deployment.stage != Stage::Paused {
             let message = format!(
@@ -208,10 +241,25 @@ impl Scope {
     }
 
     /// A writing transaction with a service and its active deployment.
-    async fn active(&self, id: ServiceId, otherwise: &str) -> Result<(Tx, Service, Deployment)> {
+    ///
+    /// # Errors
+    /// `Refused` when nothing is on its way, `Conflict` when it is another deployment than the one that was named.
+    async fn active(&self, which: Which, otherwise: &str) -> Result<(Tx, Service, Deployment)> {
         let mut tx = self.write().await?;
+        let (id, only) = match which {
+            Which::Of(service) => (service, None),
+            Which::This(id) => {
+                let row = self.visible(&mut tx, sql::DEPLOYMENT, "deployment", id).await?;
+                let named = read::deployment(&row)?;
+                (named.service, Some(named))
+            }
+        };
         let row = self.visible(&mut tx, sql::SERVICE, "service", id).await?;
         let service = read::service(&row)?;
+        if let Some(named) = only.filter(|named| service.active != Some(named.id)) {
+            let message = format!("{otherwise}: version {} is over, it is {}", named.version, named.stage);
+            return Err(Error::new(Kind::Conflict(message.clone()), message));
+        }
         let Some(active) = service.active else {
             return Err(Error::refused(format!(
                 "{otherwise}: no deployment of {} is under way",

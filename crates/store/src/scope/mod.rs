@@ -8,6 +8,7 @@ mod api_keys;
 mod configs;
 mod deployments;
 mod domains;
+mod foresee;
 mod projects;
 mod routes;
 mod secrets;
@@ -131,6 +132,9 @@ async fn ended<T>(tx: Tx, answer: T) -> Result<T> {
     tx.end().await?;
     Ok(answer)
 }
+
+pub use deployments::Which;
+pub use foresee::{Bound, Foreseen, Intent};
 
 pub(crate) use api_keys::create as new_api_key;
 pub(crate) use configs::insert as new_config;

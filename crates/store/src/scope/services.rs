@@ -21,7 +21,13 @@ impl Scope {
     /// Makes a service or worker and its first deployment (S0.40).
     pub async fn create_service(&self, new: NewService) -> Result<(Service, Deployment)> {
         let mut tx = self.write().await?;
-        let home = self.home(&mut tx, new.project).await?;
+        let made = self.create_service_in(&mut tx, new).await?;
+        tx.commit().await?;
+        Ok(made)
+    }
+
+    pub(super) async fn create_service_in(&self, tx: &mut Tx, new: NewService) -> Result<(Service, Deployment)> {
+        let home = self.home(tx, new.project).await?;
         let now_us = tx.now_us();
         let mut service = Service {
             id: ServiceId(Uuid::now_v7()),
@@ -52,12 +58,11 @@ impl Scope {
             created_at_us: now_us,
             updated_at_us: now_us,
         };
-        self.check_service(&mut tx, &service, &new.notes, home.account).await?;
-        insert(&mut tx, &service, home.account).await?;
+        self.check_service(tx, &service, &new.notes, home.account).await?;
+        insert(tx, &service, home.account).await?;
         tx.count(service.project, counted(service.kind), 1).await?;
-        let spec = deploy::current_spec(&mut tx, &service, None).await?;
-        let deployment = self.begin(&mut tx, &mut service, spec, new.notes).await?;
-        tx.commit().await?;
+        let spec = deploy::current_spec(tx, &service, None).await?;
+        let deployment = self.begin(tx, &mut service, spec, new.notes).await?;
         Ok((service, deployment))
     }
 
@@ -89,25 +94,40 @@ impl Scope {
     /// Changes what is wanted. See [`ServicePatch`] for what makes a deployment.
     pub async fn patch_service(&self, id: ServiceId, patch: ServicePatch) -> Result<(Service, Option<Deployment>)> {
         let mut tx = self.write().await?;
-        let row = self.visible(&mut tx, sql::SERVICE, "service", id).await?;
-        let (before, owner) = (read::service(&row)?, read::owner(&row)?);
-        let mut after = patched(&before, &patch);
+        let (before, after, deployment) = self.patch_service_in(&mut tx, id, patch).await?;
         if after == before {
-            return ended(tx, (before, None)).await;
+            return ended(tx, (after, None)).await;
         }
-        self.check_service(&mut tx, &after, &patch.notes, owner).await?;
-        after.updated_at_us = tx.now_us();
-        deploy::want(&mut tx, &after).await?;
-        let deployment = if deploys(&before, &after) {
-            let digest = known_digest(&mut tx, &after).await?;
-            let spec = deploy::current_spec(&mut tx, &after, digest).await?;
-            Some(self.begin(&mut tx, &mut after, spec, patch.notes).await?)
-        } else {
-            deploy::stand(&mut tx, &mut after).await?;
-            None
-        };
         tx.commit().await?;
         Ok((after, deployment))
+    }
+
+    /// The service as it was, as it is then, and what was made.
+    pub(super) async fn patch_service_in(
+        &self,
+        tx: &mut Tx,
+        id: ServiceId,
+        patch: ServicePatch,
+    ) -> Result<(Service, Service, Option<Deployment>)> {
+        let row = self.visible(tx, sql::SERVICE, "service", id).await?;
+        let (before, owner) = (read::service(&row)?, read::owner(&row)?);
+        let mut after = patched(&before, &patch);
+        if after == before && !patch.deploy {
+            return Ok((before, after, None));
+        }
+        self.check_service(tx, &after, &patch.notes, owner).await?;
+        after.updated_at_us = tx.now_us();
+        deploy::want(tx, &after).await?;
+        let changed = deploys(&before, &after);
+        let deployment = if changed || patch.deploy {
+            let digest = if changed { known_digest(tx, &after).await? } else { None };
+            let spec = deploy::current_spec(tx, &after, digest).await?;
+            Some(self.begin(tx, &mut after, spec, patch.notes).await?)
+        } else {
+            deploy::stand(tx, &mut after).await?;
+            None
+        };
+        Ok((before, after, deployment))
     }
 
     /// Deploys what is wanted once more: config and secrets of now, and the image's tag resolved anew.
@@ -220,6 +240,11 @@ impl Scope {
         let taken = args![owner, service.kind.as_str(), &service.name, service.id];
         let error = check::taken("name", service.kind.as_str());
         self.refuse_taken(tx, sql::SERVICE_NAME_TAKEN, taken, error).await?;
+        if let Some(host) = &service.options.preview_host {
+            let error = Error::invalid("options.preview_host", "This host name leads somewhere else already");
+            self.refuse_taken(tx, sql::PREVIEW_TAKEN, args![host.as_str(), service.id], error)
+                .await?;
+        }
         if let Some(config) = service.config {
             self.chosen::<ConfigId>(tx, sql::CONFIG, "config", config, owner)
                 .await?;
@@ -260,6 +285,7 @@ async fn insert(tx: &mut Tx, service: &Service, owner: domain::AccountId) -> Res
         service.revision,
         service.created_at_us,
         service.release.as_ref().map(json).transpose()?,
+        service.options.preview_host.clone(),
     ];
     tx.run(sql::SERVICE_INSERT, values).await.map(drop)
 }

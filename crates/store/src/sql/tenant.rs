@@ -72,7 +72,8 @@ statements! {
         "select ", domain!(), " from domain o where ", of_admin!("o.project"), " and $4 = ''"
     );
     /// Over the whole system, whoever owns it.
-    HOSTNAME_TAKEN = "select 1 as taken from domain where hostname = $1 and id <> $2";
+    HOSTNAME_TAKEN = "select 1 as taken from domain where hostname = $1 and id <> $2 union all
+        select 1 from service where preview_host = $1 and not deleting";
     DOMAIN_INSERT = "insert into domain (id, project, account, hostname, created_at_us) values ($1, $2, $3, $4, $5)";
     DOMAIN_RENAME = "update domain set hostname = $2 where id = $1";
     DOMAIN_DELETE = "delete from domain where id = $1";

@@ -3,6 +3,7 @@
 mod bed;
 mod counters;
 mod crash;
+mod foresee;
 mod opening;
 #[cfg(feature = "postgres")]
 mod postgres;

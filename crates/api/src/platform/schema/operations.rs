@@ -134,7 +134,19 @@ pub fn operations() -> Vec<Operation> {
             .asks("after", shapes::number_or_nothing())
             .asks("limit", shapes::number_or_nothing()),
         get("/api/deployments/{id}/receipt/", "Requests counted for a deployment").answers(200, "Receipt"),
+        post(
+            "/api/deployments/{id}/plan/",
+            "What going back to a deployment would do",
+        )
+        .may_take("Rollback")
+        .answers(200, "Plan"),
+        get(
+            "/api/deployments/{id}/diff/{item}/",
+            "What differs between two deployments",
+        )
+        .answers(200, "Diff"),
     ]);
+    all.extend(controls("/api/deployments/{id}/"));
     all.extend(resource("/api/routes/", "route", "Route"));
     all.extend(resource("/api/domains/", "domain", "Domain"));
     all.extend(resource("/api/configs/", "config", "Config"));
@@ -201,8 +213,12 @@ fn workloads(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
         one("POST", "restart", format!("Replace every instance of a {noun}"))
             .may_take("Notes")
             .answers(201, "Deployment"),
-        one("POST", "cancel", "Stop the rollout that is on its way".to_owned()).answers(200, "Deployment"),
-        one("POST", "continue", "Let a paused rollout go on".to_owned()).answers(200, "Deployment"),
+        Operation::new("POST", format!("{base}plan/"), format!("What making a {noun} would do"))
+            .takes(&format!("{schema}New"))
+            .answers(200, "Plan"),
+        one("POST", "plan", format!("What changing a {noun} would do"))
+            .may_take(&format!("{schema}Patch"))
+            .answers(200, "Plan"),
         one("GET", "instances", format!("What runs of a {noun}"))
             .answers(200, "Instances")
             .asks("all", flag()),
@@ -220,7 +236,21 @@ fn workloads(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
         .asks("deployment", shapes::uuid_or_nothing())
         .asks("watch", flag()),
     ]);
+    all.extend(controls(&format!("{base}{{id}}/")));
     all
+}
+
+/// Commands for a rollout that is on its way.
+fn controls(base: &str) -> Vec<Operation> {
+    let command = |verb: &str, summary: &str| {
+        Operation::new("POST", format!("{base}{verb}/"), summary).answers(200, "Deployment")
+    };
+    vec![
+        command("continue", "Pass the step that a rollout waits at"),
+        command("cancel", "Stop the rollout that is on its way"),
+        command("pause", "Keep the rollout where it is"),
+        command("resume", "Let a paused rollout go on"),
+    ]
 }
 
 fn import_image() -> Operation {

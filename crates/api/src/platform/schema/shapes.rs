@@ -1,6 +1,7 @@
 //! What is sent and answered, as JSON Schema.
 
 use domain::names::{ENV_KEY_MAX, ENV_VALUE_MAX, HOST_MAX, IMAGE_MAX, INSTANCES, PATH_MAX, SERVICE_NAME_MAX};
+use domain::rollout::STEPS_MAX;
 use serde_json::{Map, Value, json};
 
 use crate::limits::{NAME_MAX, NOTES_MAX};
@@ -75,6 +76,8 @@ pub fn all() -> Value {
         ("Deployment", deployment()),
         ("Rollback", rollback()),
         ("Receipt", receipt()),
+        ("Plan", plan()),
+        ("Diff", diff()),
         ("Events", events()),
         ("Instances", results(json!({ "type": "object" }))),
         ("LogLine", json!({ "type": "object" })),
@@ -146,6 +149,7 @@ fn workload(has_port: bool) -> Value {
         ("updated_at", time()),
         ("project", uuid()),
         ("command", or_null(list_of(text()))),
+        ("release", or_null(list_of(text()))),
         ("health_check", json!({ "type": "object" })),
         ("strategy", strategy()),
         ("options", json!({ "type": "object" })),
@@ -179,17 +183,24 @@ fn workload_fields(has_port: bool, is_new: bool) -> Vec<(&'static str, Value)> {
             "command",
             or_null(json!({ "type": "array", "items": text(), "minItems": 1 })),
         ),
+        (
+            "release",
+            or_null(json!({ "type": "array", "items": text(), "minItems": 1 })),
+        ),
         ("health_check", or_null(health_check(has_port))),
         ("strategy", strategy()),
         ("options", or_null(options())),
         ("resources", or_null(resources())),
         ("notes", notes()),
+        ("apply_hash", hash()),
     ];
     if has_port {
         fields.push(("port", integer(1, 65535)));
     }
     if is_new {
         fields.push(("project", uuid()));
+    } else {
+        fields.push(("deploy", flag()));
     }
     fields
 }
@@ -224,7 +235,35 @@ fn options() -> Value {
         ("stop_grace_ms", integer(0, 3_600_000)),
         ("progress_deadline_ms", integer(1_000, 86_400_000)),
         ("max_failures", integer(1, 1_000)),
+        (
+            "steps",
+            json!({ "type": "array", "items": step(), "maxItems": STEPS_MAX }),
+        ),
+        ("sticky", flag()),
+        ("hold_ms", integer(0, 3_600_000)),
+        ("preview_host", or_null(hostname())),
+        ("keep_warm_ms", integer(0, 86_400_000)),
+        ("watch_ms", integer(0, 86_400_000)),
     ])
+}
+
+/// Weights never shrink from step to step.
+fn step() -> Value {
+    let after = closed(vec![("after_ms", integer(0, 86_400_000))]);
+    let limits = closed(vec![
+        ("min_requests", integer(1, 1_000_000_000)),
+        ("observe_ms", integer(0, 86_400_000)),
+        ("max_error_points", integer(0, 100)),
+        ("max_p95_percent", integer(1, 10_000)),
+    ]);
+    let gate = closed(vec![("gate", limits)]);
+    let mut step = closed(vec![
+        ("weight", integer(1, 100)),
+        ("traffic", or_null(integer(0, 100))),
+        ("then", json!({ "anyOf": [{ "const": "continue" }, after, gate] })),
+    ]);
+    step["required"] = json!(["weight"]);
+    step
 }
 
 fn resources() -> Value {
@@ -262,9 +301,95 @@ fn deployment() -> Value {
 fn rollback() -> Value {
     let source = || words(&["current", "snapshot"]);
     new(
-        vec![("notes", notes()), ("secrets", source()), ("config", source())],
+        vec![
+            ("notes", notes()),
+            ("secrets", source()),
+            ("config", source()),
+            ("apply_hash", hash()),
+        ],
         &[],
     )
+}
+
+fn plan() -> Value {
+    object(vec![
+        ("service", or_null(uuid())),
+        ("name", text()),
+        ("deploys", flag()),
+        ("version", or_null(count())),
+        ("running_version", or_null(count())),
+        ("supersedes", or_null(uuid())),
+        (
+            "image",
+            object(vec![
+                ("reference", text()),
+                ("digest", or_null(text())),
+                ("local", flag()),
+                ("size_bytes", or_null(count())),
+            ]),
+        ),
+        ("changes", list_of(change())),
+        ("replaces", flag()),
+        ("routes", list_of(text())),
+        (
+            "downtime",
+            object(vec![("class", words(&["none", "hold", "restart"])), ("why", text())]),
+        ),
+        (
+            "memory",
+            object(vec![
+                ("needed_mb", count()),
+                ("running_mb", count()),
+                ("free_mb", or_null(count())),
+                ("fits", or_null(flag())),
+            ]),
+        ),
+        ("expected_ms", or_null(count())),
+        (
+            "way_back",
+            object(vec![("exists", flag()), ("version", or_null(count())), ("why", text())]),
+        ),
+        ("hash", hash()),
+    ])
+}
+
+/// Before and after are null, or as they are written in requests.
+fn change() -> Value {
+    object(vec![
+        ("what", text()),
+        ("before", json!({})),
+        ("after", json!({})),
+        ("replaces", flag()),
+    ])
+}
+
+fn diff() -> Value {
+    let behaviour = object(vec![
+        ("requests", count()),
+        ("failed", count()),
+        ("error_rate", number()),
+        ("p50_ms", or_null(number())),
+        ("p95_ms", or_null(number())),
+    ]);
+    let side = || {
+        object(vec![
+            ("deployment", uuid()),
+            ("version", count()),
+            ("image", text()),
+            ("digest", or_null(text())),
+            ("size_bytes", or_null(count())),
+            ("stage", text()),
+            ("deployed_at", time()),
+            ("receipt", named("Receipt")),
+            ("behaviour", or_null(behaviour.clone())),
+        ])
+    };
+    object(vec![
+        ("service", uuid()),
+        ("before", side()),
+        ("after", side()),
+        ("changes", list_of(change())),
+    ])
 }
 
 fn receipt() -> Value {
@@ -446,7 +571,16 @@ fn words(words: &[&str]) -> Value {
 }
 
 fn strategy() -> Value {
-    words(&["rolling", "recreate"])
+    words(&["rolling", "canary", "recreate", "blue_green"])
+}
+
+/// Of a plan.
+fn hash() -> Value {
+    json!({ "type": "string", "maxLength": 64 })
+}
+
+fn number() -> Value {
+    json!({ "type": "number" })
 }
 
 fn text() -> Value {

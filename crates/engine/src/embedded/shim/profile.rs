@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::user::User;
+use crate::DEFAULT_MEMORY_MB;
 use crate::embedded::cgroup;
 use crate::embedded::home::Home;
 use crate::embedded::launch::LaunchOrder;
 
-const DEFAULT_MEMORY_MB: u64 = 512;
 const DEFAULT_PIDS: u64 = 512;
 const CPU_PERIOD_US: u64 = 100_000;
 /// Open files that a program may have at once, if the machine lets us give as many.

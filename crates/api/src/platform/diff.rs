@@ -1,0 +1,101 @@
+//! `/api/deployments/{id}/diff/{item}/`: what differs between two deployments of a service.
+
+use axum::Json;
+use axum::extract::State;
+use domain::change::{self, Change};
+use domain::{Behaviour, DeploymentId, Error, ServiceId, Stage};
+use serde::Serialize;
+use store::{Deployment, Scope};
+
+use super::caller::Caller;
+use super::deployments::ReceiptView;
+use super::error::Reply;
+use super::extract::Within;
+use crate::ApiState;
+use crate::time::Stamp;
+
+#[derive(Debug, Serialize)]
+pub struct Diff {
+    service: ServiceId,
+    before: Side,
+    after: Side,
+    /// Secrets by name and version only.
+    changes: Vec<Change>,
+}
+
+#[derive(Debug, Serialize)]
+struct Side {
+    deployment: DeploymentId,
+    version: i64,
+    image: String,
+    digest: Option<String>,
+    /// `null` where the image is not in the local store.
+    size_bytes: Option<u64>,
+    stage: Stage,
+    deployed_at: Stamp,
+    receipt: ReceiptView,
+    /// `null` where the edge has measured nothing.
+    behaviour: Option<BehaviourView>,
+}
+
+/// How a version behaved, as the edge measured it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BehaviourView {
+    requests: u64,
+    failed: u64,
+    /// 0 to 1.
+    error_rate: f64,
+    p50_ms: Option<f64>,
+    p95_ms: Option<f64>,
+}
+
+impl From<&Behaviour> for BehaviourView {
+    fn from(seen: &Behaviour) -> Self {
+        let ms = |share| seen.quantile(share).map(|time| time.as_secs_f64() * 1e3);
+        BehaviourView {
+            requests: seen.requests,
+            failed: seen.failed,
+            error_rate: seen.error_rate(),
+            p50_ms: ms(0.5),
+            p95_ms: ms(0.95),
+        }
+    }
+}
+
+pub async fn get(
+    State(api): State<ApiState>,
+    caller: Caller,
+    Within(a, b): Within<DeploymentId, DeploymentId>,
+) -> Reply<Json<Diff>> {
+    let scope = &caller.scope;
+    let (before, after) = (scope.deployment(a).await?, scope.deployment(b).await?);
+    if before.service != after.service {
+        return Err(Error::refused("These deployments are of two services").into());
+    }
+    let changes = change::changes(Some(&before.spec), &after.spec);
+    Ok(Json(Diff {
+        service: after.service,
+        before: side(&api, scope, before).await?,
+        after: side(&api, scope, after).await?,
+        changes,
+    }))
+}
+
+async fn side(api: &ApiState, scope: &Scope, deployment: Deployment) -> Reply<Side> {
+    let image = match &deployment.spec.digest {
+        Some(digest) => api.runtime.image(digest).await?,
+        None => None,
+    };
+    let behaviour = scope.behaviour(deployment.id).await?;
+    Ok(Side {
+        deployment: deployment.id,
+        version: deployment.version,
+        receipt: ReceiptView::of(&deployment),
+        stage: deployment.stage,
+        deployed_at: Stamp(deployment.created_at_us),
+        image: deployment.spec.image,
+        digest: deployment.spec.digest,
+        size_bytes: image.map(|image| image.size_bytes),
+        behaviour: behaviour.as_ref().map(BehaviourView::from),
+    })
+}
