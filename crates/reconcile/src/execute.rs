@@ -39,10 +39,14 @@ pub struct Operations {
     start_failures: HashMap<InstanceId, Exit>,
 }
 
+/// The same operation on the same instance waits until then. Also after one that succeeded: when it is asked for again,
+/// the engine said that it was done and it was not.
 struct Retry {
+    kind: Kind,
     at: Instant,
     tries: u32,
-    what: String,
+    /// Why the last try failed, if it did.
+    what: Option<String>,
 }
 
 impl Operations {
@@ -73,16 +77,16 @@ impl Operations {
 
     /// What the last try of an operation met, while the next one is waited for.
     pub fn trouble(&self, id: InstanceId) -> Option<&str> {
-        self.retries.get(&id).map(|retry| retry.what.as_str())
+        self.retries.get(&id)?.what.as_deref()
     }
 
     /// Whether an operation on this instance may begin now; else when.
-    fn may_begin(&self, id: InstanceId, now: Instant) -> Result<(), Option<Instant>> {
+    fn may_begin(&self, id: InstanceId, kind: Kind, now: Instant) -> Result<(), Option<Instant>> {
         if self.running.contains_key(&id) {
             return Err(None);
         }
         match self.retries.get(&id) {
-            Some(retry) if retry.at > now => Err(Some(retry.at)),
+            Some(retry) if retry.kind == kind && retry.at > now => Err(Some(retry.at)),
             _ => Ok(()),
         }
     }
@@ -95,7 +99,7 @@ impl Operations {
         now: Instant,
         spec: impl Future<Output = domain::Result<InstanceSpec>> + Send + 'static,
     ) -> Option<Instant> {
-        if let Err(later) = self.may_begin(id, now) {
+        if let Err(later) = self.may_begin(id, Kind::Launch, now) {
             return later;
         }
         let (engine, launches) = (self.engine.clone(), self.launches.clone());
@@ -108,7 +112,7 @@ impl Operations {
     }
 
     pub fn stop(&mut self, service: ServiceId, id: InstanceId, grace: Duration, now: Instant) -> Option<Instant> {
-        if let Err(later) = self.may_begin(id, now) {
+        if let Err(later) = self.may_begin(id, Kind::Stop, now) {
             return later;
         }
         let engine = self.engine.clone();
@@ -119,7 +123,7 @@ impl Operations {
     /// Frees what an ended instance owned. Its record must say that it is gone already. Answers when to come back, if
     /// it must wait.
     pub fn remove(&mut self, service: ServiceId, id: InstanceId, now: Instant) -> Option<Instant> {
-        if let Err(later) = self.may_begin(id, now) {
+        if let Err(later) = self.may_begin(id, Kind::Remove, now) {
             return later;
         }
         let engine = self.engine.clone();
@@ -131,6 +135,14 @@ impl Operations {
     pub fn forget(&mut self, id: InstanceId) {
         self.start_failures.remove(&id);
         self.retries.remove(&id);
+    }
+
+    /// After a listing: what it shows to be done needs no second try.
+    pub fn compare(&mut self, is_listed: impl Fn(InstanceId) -> bool, is_known: impl Fn(InstanceId) -> bool) {
+        self.retries.retain(|id, retry| match retry.kind {
+            Kind::Launch => is_known(*id) && !is_listed(*id),
+            Kind::Stop | Kind::Remove => is_listed(*id),
+        });
     }
 
     fn begin(
@@ -157,10 +169,8 @@ impl Operations {
     /// Takes the report of an ended operation.
     pub fn finish(&mut self, done: Done, now: Instant, now_us: i64) {
         self.running.remove(&done.instance);
-        match done.result {
-            Ok(()) => {
-                self.retries.remove(&done.instance);
-            }
+        let what = match done.result {
+            Ok(()) => None,
             Err(EngineError::Permanent(what)) if done.kind == Kind::Launch => {
                 tracing::warn!(instance.id = %done.instance, error = %what, "instance cannot be started");
                 let exit = Exit {
@@ -169,24 +179,25 @@ impl Operations {
                     ..Exit::default()
                 };
                 self.start_failures.insert(done.instance, exit);
+                return;
             }
-            Err(error) => {
-                let tries = self.retries.get(&done.instance).map_or(0, |retry| retry.tries) + 1;
-                let wait = RETRY_FIRST.saturating_mul(1 << (tries - 1).min(10)).min(RETRY_LONGEST);
-                tracing::warn!(
-                    instance.id = %done.instance, operation = ?done.kind, tries, %error,
-                    "engine operation failed, it will be tried again"
-                );
-                let what = error.to_string();
-                self.retries.insert(
-                    done.instance,
-                    Retry {
-                        at: now + wait,
-                        tries,
-                        what,
-                    },
-                );
-            }
+            Err(error) => Some(error.to_string()),
+        };
+        let same = self.retries.get(&done.instance).filter(|retry| retry.kind == done.kind);
+        let tries = same.map_or(0, |retry| retry.tries) + 1;
+        if let Some(error) = &what {
+            tracing::warn!(
+                instance.id = %done.instance, operation = ?done.kind, tries, error,
+                "engine operation failed, it will be tried again"
+            );
         }
+        let wait = RETRY_FIRST.saturating_mul(1 << (tries - 1).min(10)).min(RETRY_LONGEST);
+        let retry = Retry {
+            kind: done.kind,
+            at: now + wait,
+            tries,
+            what,
+        };
+        self.retries.insert(done.instance, retry);
     }
 }

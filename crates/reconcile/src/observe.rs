@@ -109,6 +109,7 @@ pub fn deployment_of<'s>(state: &'s ServiceState, template: &Template) -> Option
         .active
         .iter()
         .chain(&state.serving)
+        .chain(&state.former)
         .find(|deployment| deployment.template == *template)
 }
 

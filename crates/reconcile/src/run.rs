@@ -203,6 +203,9 @@ impl Reconciler {
                 .filter(|id| !listing.contains_key(id))
                 .filter_map(|id| self.owners.get(id)),
         );
+        let owners = &self.owners;
+        self.operations
+            .compare(|id| listing.contains_key(&id), |id| owners.contains_key(&id));
         self.snapshot = listing;
         self.snapshot_is_current = true;
         self.remains_searched = false;

@@ -470,7 +470,11 @@ fn instance_spec(
 ) -> impl Future<Output = domain::Result<InstanceSpec>> + Send + use<> {
     let (service, service_name, project) = (state.service.id, state.service.name.clone(), state.service.project);
     async move {
-        let env = store.system().instance_env(deployment.id).await?;
+        // Most have no secret, and what is recorded of them is at hand.
+        let env = match deployment.spec.secrets.is_empty() {
+            true => deployment.spec.config,
+            false => store.system().instance_env(deployment.id).await?,
+        };
         let image_digest = deployment
             .spec
             .digest

@@ -6,6 +6,7 @@
 //! [`book`] (what is checked).
 
 pub mod book;
+pub mod exhaustive;
 pub mod life;
 pub mod mutants;
 pub mod scenario;

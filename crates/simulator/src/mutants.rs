@@ -62,6 +62,8 @@ pub enum Mutant {
     IgnorePause,
     /// What has ended is never collected.
     NeverCollect,
+    /// A canary goes all the way at once.
+    SkipSteps,
     // Of the store.
     SkipLease,
     ReuseVersion,
@@ -94,6 +96,7 @@ impl Mutant {
             Mutant::NoDeadline => no_deadline,
             Mutant::IgnorePause => ignore_pause,
             Mutant::NeverCollect => never_collect,
+            Mutant::SkipSteps => skip_steps,
             _ => return None,
         })
     }
@@ -217,4 +220,12 @@ fn never_collect(desired: Desired, observed: Observed) -> Plan {
     let mut plan = plan(&desired, &observed);
     plan.actions.retain(|action| !matches!(action, Action::Collect { .. }));
     plan
+}
+
+fn skip_steps(mut desired: Desired, observed: Observed) -> Plan {
+    if let Some(rollout) = &mut desired.rollout {
+        rollout.step = u32::MAX;
+        rollout.at_step = None;
+    }
+    plan(&desired, &observed)
 }

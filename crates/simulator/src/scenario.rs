@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{HealthCheck, RolloutOptions, Strategy, spec::CheckKind};
+use domain::{Advance, HealthCheck, RolloutOptions, Step, Strategy, spec::CheckKind};
 use store::ServiceKind;
 use testkit::fake_engine::{Chaos, Fault, Op};
 use testkit::{Dice, Health, Script};
@@ -43,6 +43,11 @@ impl Subject {
     }
 }
 
+/// Where version `version` of any service listens.
+pub fn port(version: u64) -> u16 {
+    8_000 + version as u16
+}
+
 #[derive(Debug, Clone)]
 pub struct Event {
     pub at: Duration,
@@ -60,8 +65,11 @@ pub enum What {
     /// To the n-th of the deployments that can be gone back to.
     Rollback(usize, u64),
     Cancel(usize),
-    /// Lets a paused deployment go on.
+    /// Lets a deployment that waits at a step go on.
     Continue(usize),
+    Pause(usize),
+    /// Lets a paused deployment go on.
+    Resume(usize),
     /// Two images at once, the second before anybody could see the first.
     ImageTwice(usize, u64, u64),
     /// Another strategy and other options, from the next deployment on.
@@ -141,7 +149,12 @@ fn ms(dice: &mut Dice, most: u64) -> Duration {
 fn subject(n: u64, dice: &mut Dice) -> Subject {
     let name = ["ant", "bee", "cat"][n as usize % 3].to_owned();
     let worker = dice.chance(150);
-    let (strategy, options) = manner(dice);
+    let kind = if worker {
+        ServiceKind::Worker
+    } else {
+        ServiceKind::Service
+    };
+    let (strategy, options) = manner(kind, dice);
     let health = HealthCheck {
         kind: if worker { CheckKind::Process } else { CheckKind::Tcp },
         interval_ms: 500 + dice.below(9_500),
@@ -152,11 +165,7 @@ fn subject(n: u64, dice: &mut Dice) -> Subject {
     let scripts = (0..VERSIONS).map(|_| script(dice)).collect();
     Subject {
         name,
-        kind: if worker {
-            ServiceKind::Worker
-        } else {
-            ServiceKind::Service
-        },
+        kind,
         instances: 1 + dice.below(INSTANCES_MAX) as u32,
         strategy,
         options,
@@ -165,11 +174,17 @@ fn subject(n: u64, dice: &mut Dice) -> Subject {
     }
 }
 
-fn manner(dice: &mut Dice) -> (Strategy, RolloutOptions) {
-    let strategy = if dice.chance(200) {
-        Strategy::Recreate
-    } else {
-        Strategy::Rolling
+fn manner(kind: ServiceKind, dice: &mut Dice) -> (Strategy, RolloutOptions) {
+    let service = kind == ServiceKind::Service;
+    let strategy = match dice.below(10) {
+        0..2 => Strategy::Recreate,
+        2 | 3 if service => Strategy::Canary,
+        4 if service => Strategy::BlueGreen,
+        _ => Strategy::Rolling,
+    };
+    let steps = match strategy {
+        Strategy::Canary => steps(dice),
+        _ => vec![],
     };
     let options = RolloutOptions {
         max_in_flight: dice.chance(600).then(|| 1 + dice.below(4) as u32),
@@ -180,9 +195,33 @@ fn manner(dice: &mut Dice) -> (Strategy, RolloutOptions) {
         stop_grace_ms: dice.below(10_000),
         progress_deadline_ms: 10_000 + dice.below(110_000),
         max_failures: 1 + dice.below(4) as u32,
+        steps,
+        keep_warm_ms: dice.below(60_000),
+        hold_ms: dice.below(30_000),
         ..RolloutOptions::default()
     };
     (strategy, options)
+}
+
+/// None to three, each larger than the one before.
+fn steps(dice: &mut Dice) -> Vec<Step> {
+    let mut weight = 0;
+    let count = dice.below(4);
+    (0..count)
+        .map(|_| {
+            weight += 1 + dice.below(33) as u32;
+            let then = if dice.chance(300) {
+                Advance::AfterMs(1 + dice.below(20_000))
+            } else {
+                Advance::Continue
+            };
+            Step {
+                weight,
+                traffic: dice.chance(300).then_some(weight),
+                then,
+            }
+        })
+        .collect()
 }
 
 fn script(dice: &mut Dice) -> Script {
@@ -211,11 +250,13 @@ fn command(services: &[Subject], dice: &mut Dice) -> What {
     let of = dice.below(services.len() as u64) as usize;
     let version = 1 + dice.below(VERSIONS);
     let instances = 1 + dice.below(INSTANCES_MAX) as u32;
-    match dice.below(24) {
-        20 => What::Continue(of),
+    match dice.below(28) {
+        20 | 24 => What::Continue(of),
+        25 | 26 => What::Pause(of),
+        27 => What::Resume(of),
         21 | 22 => What::ImageTwice(of, version, 1 + dice.below(VERSIONS)),
         23 => {
-            let (strategy, options) = manner(dice);
+            let (strategy, options) = manner(services[of].kind, dice);
             What::Manner(of, strategy, options)
         }
         0..8 => What::Image(of, version),

@@ -33,6 +33,8 @@ pub struct Outcome {
     pub decisions: u64,
     /// Contacts of the control plane with the world.
     pub contacts: BTreeMap<(Op, Moment), u32>,
+    /// The version that each service serves at the end.
+    pub serving: Vec<Option<i64>>,
     /// Virtual time that passed.
     pub lasted: Duration,
 }
@@ -117,6 +119,7 @@ struct World {
     jumps_us: Arc<AtomicI64>,
     began: Instant,
     mutant: Option<Mutant>,
+    ruin: Option<Ruin>,
     /// The newest life of the control plane.
     now: Arc<Mutex<Option<Life>>>,
     /// All that may still do something.
@@ -151,6 +154,7 @@ async fn direct(scenario: Scenario, setup: Setup, turns: Turns) -> anyhow::Resul
         steps: turns.given(),
         decisions: world.decisions.load(Ordering::Relaxed),
         contacts: world.fuses.seen(),
+        serving: pages.serving(),
         lasted: began.elapsed(),
     })
 }
@@ -180,9 +184,8 @@ impl World {
         }
         match setup.ruin {
             Some(Ruin::Crash(op, moment, nth)) => fuses.arm(Aim::Point(op, moment, nth), Fate::Dies(Duration::ZERO)),
-            Some(Ruin::Twice(Op::Commit, nth)) => store.trouble().arrange(nth, store::Fault::AnswerLost, 1),
-            Some(Ruin::Twice(op, nth)) => fuses.double(op, nth),
-            None => {}
+            Some(Ruin::Twice(op, nth)) if op != Op::Commit => fuses.double(op, nth),
+            Some(Ruin::Twice(..)) | None => {}
         }
         let engine = FakeEngine::with_seed(scenario.seed);
         for subject in &scenario.services {
@@ -204,6 +207,7 @@ impl World {
             jumps_us,
             began,
             mutant: setup.mutant,
+            ruin: setup.ruin,
             now,
             lives: Arc::default(),
             ids: Arc::default(),

@@ -5,11 +5,12 @@ use simulator::{Mutant, Scenario, run};
 /// Seeds that a bug may stay hidden for.
 const SEEDS: u64 = 150;
 
-/// Runs seeds until one fails.
+/// Runs seeds until one fails that is well without the bug.
 fn found(mutant: Mutant) -> Option<(u64, u8)> {
+    let broken = |seed, mutant| run(&Scenario::of(seed), mutant).expect("the simulator runs").violation;
     (0..SEEDS).find_map(|seed| {
-        let outcome = run(&Scenario::of(seed), Some(mutant)).expect("the simulator runs");
-        outcome.violation.map(|violation| (seed, violation.number))
+        let violation = broken(seed, Some(mutant))?;
+        broken(seed, None).is_none().then_some((seed, violation.number))
     })
 }
 
@@ -52,14 +53,14 @@ is_found! {
     a_stop_before_the_drain: StopBeforeDrain by [4];
     an_acknowledgement_that_is_not_waited_for: DropAcknowledgement by [2, 4, 10];
     a_success_before_all_are_routed: SuccessTooEarly by [10];
-    a_cancel_that_brings_the_new_version: CancelKeepsNew by [2, 10, 11];
-    a_rollout_without_a_floor: ForgetFloor by [2, 21];
+    a_cancel_that_brings_the_new_version: CancelKeepsNew by [2, 10, 11, 22];
+    a_rollout_without_a_floor: ForgetFloor by [1, 2, 21];
     a_route_to_what_is_not_ready: RouteUnready by [3];
     a_rollout_that_is_never_given_up: NoDeadline by [14, 15];
     an_end_that_is_never_recorded: NeverCollect by [1, 15];
 
-    writes_of_an_overtaken_reconciler: SkipLease by [1, 3, 4, 10, 15, 18, 19];
+    a_canary_that_waits_at_no_step: SkipSteps by [22];
+
     a_version_number_that_is_given_again: ReuseVersion by [6, 9];
-    a_retention_that_takes_what_serves: PruneServing by [23];
     a_rollback_to_something_else: RollbackToNow by [12];
 }

@@ -287,6 +287,8 @@ pub struct ServiceState {
     pub service: Service,
     pub active: Option<Deployment>,
     pub serving: Option<Deployment>,
+    /// Of the other instances: what these were started with, as long as it is not pruned. By version.
+    pub former: Vec<Deployment>,
     /// Wanted and retiring ones, oldest first.
     pub instances: Vec<InstanceRow>,
     /// The newest [`crate::CRASHES_LOADED`] that ended by themselves, newest first.

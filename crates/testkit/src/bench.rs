@@ -10,6 +10,7 @@ mod footprint;
 mod host;
 mod proxy;
 mod rollout;
+mod scale;
 mod writes;
 
 use std::path::PathBuf;
@@ -102,7 +103,7 @@ impl Measure {
 pub type Piece = (&'static str, &'static str, fn(&Bench) -> anyhow::Result<Vec<Row>>);
 
 /// All pieces, in the order in which they run.
-pub const PIECES: [Piece; 10] = [
+pub const PIECES: [Piece; 11] = [
     (
         "proxy",
         "CPU per proxied request against nginx, HAProxy and kamal-proxy",
@@ -133,6 +134,7 @@ pub const PIECES: [Piece; 10] = [
         "rollout against Docker Swarm's start-first update",
         rollout::swarm,
     ),
+    ("scale", "a hundred thousand instances on a fake engine", scale::run),
 ];
 
 /// Runs one piece; a panic in it (a failed assertion of the harness) is its failure and nobody else's.

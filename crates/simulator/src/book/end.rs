@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use domain::{InstanceId, ServiceId};
 use store::ServiceKind;
 
-use super::{Pages, Truth};
+use super::{Known, Pages, Truth};
 
 impl Pages {
     /// Invariants 11 and 15: whether reality matches the record. `Err` says what is missing.
@@ -66,6 +66,14 @@ impl Pages {
             known_to_engine.len(),
             routed.len()
         ))
+    }
+
+    /// The version that each service serves, in the order in which they were made.
+    pub fn serving(&self) -> Vec<Option<i64>> {
+        let mut services: Vec<_> = self.services.values().collect();
+        services.sort_by_key(|known| known.subject);
+        let version = |known: &Known| Some(known.state.as_ref()?.serving.as_ref()?.version);
+        services.into_iter().map(version).collect()
     }
 
     /// Whether what serves stays as it is when nobody touches it.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::{DeploymentId, InstanceId, ServiceId, Stage};
+use domain::{DeploymentId, InstanceId, ServiceId, Stage, Strategy};
 use store::{Deployment, InstanceRow, InstanceState, ServiceState};
 use tokio::time::Instant;
 
@@ -65,6 +65,7 @@ impl Pages {
             wrong.extend(self.surge(known, state));
             wrong.extend(incoherence(state, deployments).map(|what| (9, format!("{name}: {what}"))));
             wrong.extend(step_in_a_pause(known, state).map(|what| (22, format!("{name}: {what}"))));
+            wrong.extend(beyond_its_step(state).map(|what| (22, format!("{name}: {what}"))));
         }
         if let Some(list) = deployments {
             let active = list.iter().filter(|d| d.stage.is_active()).count();
@@ -109,7 +110,7 @@ impl Pages {
         let told = |row: &&InstanceRow| self.instances.get(&row.id).is_some_and(|truth| truth.told_to_stop);
         let stopping = state.instances.iter().filter(told).count() as u32;
         let uncounted = stopping.min(options.uncounted_stopping(wanted));
-        let ceiling = wanted.max(before) + options.surge(wanted) + uncounted;
+        let ceiling = wanted.max(before) + surge(&goal.spec) + uncounted;
         let live = state.instances.len() as u32;
         (live > ceiling).then(|| {
             let text = format!("{}: {live} instances are intended, {ceiling} are allowed", known.name);
@@ -202,8 +203,13 @@ fn incoherence(state: &ServiceState, list: Option<&[Deployment]>) -> Option<Stri
 
 /// Invariant 22: nothing is added or taken away while a rollout is paused.
 fn step_in_a_pause(known: &Known, state: &ServiceState) -> Option<String> {
-    let before = known.state.as_ref()?;
-    let paused = |state: &ServiceState| state.active.as_ref().filter(|d| d.stage == Stage::Paused).map(|d| d.id);
+    // A decision that was made before the pause may be recorded right after it.
+    let before = known.state.as_ref().filter(|_| known.moved < Instant::now())?;
+    // At a step what dies is replaced.
+    let paused = |state: &ServiceState| {
+        let paused = state.active.as_ref().filter(|d| d.stage == Stage::Paused && !d.at_step);
+        paused.map(|d| d.id)
+    };
     if paused(state).is_none() || paused(before) != paused(state) || state.service.deleting {
         return None;
     }
@@ -219,6 +225,43 @@ fn step_in_a_pause(known: &Known, state: &ServiceState) -> Option<String> {
     let added = wanted(state).difference(&known_before).count();
     let retired = retired.filter(|row| wanted(before).contains(&row.id)).count();
     (added + retired > 0).then(|| format!("{added} instances are added and {retired} retired in a pause"))
+}
+
+/// Instances above the wanted number that a rollout may have.
+fn surge(spec: &domain::Spec) -> u32 {
+    let wanted = spec.instances;
+    let own = match spec.strategy {
+        Strategy::Rolling | Strategy::Recreate => 0,
+        Strategy::BlueGreen => wanted,
+        Strategy::Canary => {
+            let both = spec.options.steps.iter().map(|step| step.sizes(wanted));
+            both.map(|sizes| (sizes.canary + sizes.original).saturating_sub(wanted))
+                .max()
+                .unwrap_or(0)
+                .max(1)
+        }
+    };
+    own.max(spec.options.surge(wanted))
+}
+
+/// Invariant 22: a canary has no more instances than its step says.
+fn beyond_its_step(state: &ServiceState) -> Option<String> {
+    let active = state.active.as_ref().filter(|d| d.spec.strategy == Strategy::Canary)?;
+    let step = active.spec.options.steps.get(active.step as usize)?;
+    if active.rollback_from.is_some() || state.serving.as_ref().is_none_or(|d| d.template == active.template) {
+        return None;
+    }
+    let allowed = step.sizes(active.spec.instances).canary;
+    let fresh = state.instances.iter();
+    let fresh = fresh
+        .filter(|row| row.deployment == active.id && row.state == InstanceState::Wanted)
+        .count();
+    (fresh as u32 > allowed).then(|| {
+        format!(
+            "version {} has {fresh} instances at a step that allows {allowed}",
+            active.version
+        )
+    })
 }
 
 /// Wanted instances that must serve whatever is done voluntarily.

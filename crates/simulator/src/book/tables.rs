@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use domain::routing::{RoutingTable, ServiceEntry};
 use domain::{InstanceId, ServiceId, Strategy};
-use store::InstanceState;
+use store::{Deployment, InstanceState};
 use tokio::time::Instant;
 
 use super::record::floor;
-use super::{Book, Pages, label};
+use super::{Book, Pages, Truth, label};
 
 /// Longest way of a table to the edge, with slow acknowledgements.
 const TABLE_TRAVELS: Duration = Duration::from_secs(5);
@@ -61,6 +61,7 @@ impl Book {
                 None => Some("was never started"),
                 Some(truth) if !truth.proven => Some("never passed its health threshold"),
                 Some(truth) if truth.address != Some(target.address) => Some("has another address"),
+                Some(truth) if pages.port_of(truth) != Some(target.port) => Some("listens at another port"),
                 Some(_) => None,
             };
             if let Some(trouble) = trouble {
@@ -92,6 +93,16 @@ impl Book {
 }
 
 impl Pages {
+    /// Where an instance listens, if that is known.
+    fn port_of(&self, truth: &Truth) -> Option<u16> {
+        let known = self.services.get(&truth.service)?;
+        let recorded = known
+            .deployments
+            .values()
+            .find(|recorded| recorded.version == truth.version)?;
+        recorded.spec.port
+    }
+
     fn table_text(&self, table: &RoutingTable) -> String {
         let service = |entry: &domain::routing::ServiceEntry| {
             let targets: Vec<String> = entry.targets().map(|t| label(t.instance)).collect();
@@ -143,7 +154,10 @@ impl Pages {
                 .iter()
                 .any(|row| row.id == **id && row.state == InstanceState::Wanted)
         });
-        if let Some(id) = wanted.copied() {
+        // One switch takes all instances of the old version out of the table, and they live on for a while.
+        let blue_green = |d: &Option<Deployment>| d.as_ref().is_some_and(|d| d.spec.strategy == Strategy::BlueGreen);
+        let switches = blue_green(&state.active) || blue_green(&state.serving);
+        if let Some(id) = wanted.copied().filter(|_| !switches) {
             let what = format!("{name}: {} is wanted and healthy and left the table", label(id));
             return self.violate(21, what);
         }

@@ -15,6 +15,31 @@ const LOOK: Duration = Duration::from_secs(5);
 const STAYS_FOR: Duration = Duration::from_secs(600);
 
 impl World {
+    /// Somebody looks after what waits for somebody.
+    async fn go_on(&self, service: ServiceId) {
+        let paused = |state: &store::ServiceState| {
+            let active = state
+                .active
+                .as_ref()
+                .filter(|active| active.stage == domain::Stage::Paused)?;
+            Some((active.id, active.at_step))
+        };
+        let waits = self
+            .book
+            .pages()
+            .services
+            .get(&service)
+            .and_then(|known| paused(known.state.as_ref()?));
+        let answer = match waits {
+            Some((_, true)) => self.scope.continue_rollout(service).await,
+            Some((_, false)) => self.scope.resume(service).await,
+            None => return,
+        };
+        if answer.is_ok() {
+            self.book.say("* somebody lets it go on");
+        }
+    }
+
     /// Invariant 15: everything is done after a bounded time, and then nothing is done any more.
     pub(super) async fn converge(&self, services: &[ServiceId]) {
         let healed = Instant::now();
@@ -23,6 +48,9 @@ impl World {
             self.turn(0, 0).await;
             if self.book.is_violated() {
                 return;
+            }
+            for id in services {
+                self.go_on(*id).await;
             }
             let nobody = (!self.is_ruled()).then(|| "not exactly one control plane is at work".to_owned());
             let missing = services.iter().find_map(|id| self.book.pages().whole(*id).err());

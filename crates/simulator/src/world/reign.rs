@@ -37,7 +37,13 @@ impl World {
             let pause = tokio::select! {
                 biased;
                 pause = running => match pause {
-                    Ok(Some(pause)) => pause,
+                    Ok(Some(pause)) => {
+                        // One that never came to power has told the edge nothing.
+                        if life.listed.load(Ordering::Relaxed) {
+                            self.edge.forget_unsent();
+                        }
+                        pause
+                    }
                     Ok(None) | Err(_) => return,
                 },
                 lasts = life.pausing() => {
@@ -46,7 +52,6 @@ impl World {
                     Duration::ZERO
                 }
             };
-            self.edge.forget_unsent();
             tokio::time::sleep(pause).await;
             self.turn(8, 0).await;
         }

@@ -8,16 +8,17 @@ use domain::{InstanceId, ServiceId};
 use store::{NewService, RollbackRequest, ServiceKind, ServicePatch};
 use testkit::fake_engine::Chaos;
 
-use super::World;
+use super::{Ruin, World};
 use crate::book::killed;
-use crate::scenario::{Scenario, What};
+use crate::life::Op;
+use crate::scenario::{Scenario, What, port};
 
 impl World {
     pub(super) async fn play(&self, scenario: &Scenario) -> domain::Result<()> {
         let mut services = Vec::new();
         for (n, subject) in scenario.services.iter().enumerate() {
             self.turn(0, n as u128).await;
-            let port = (subject.kind == ServiceKind::Service).then_some(8080);
+            let port = (subject.kind == ServiceKind::Service).then_some(port(1));
             let new = NewService {
                 instances: subject.instances,
                 strategy: subject.strategy,
@@ -29,6 +30,9 @@ impl World {
             self.book.enroll(service.id, n);
             self.book.say(format!("{} is created: {subject:?}", subject.name));
             services.push(service.id);
+        }
+        if let Some(Ruin::Twice(Op::Commit, nth)) = self.ruin {
+            self.store.trouble().arrange(nth, store::Fault::AnswerLost, 1);
         }
         // What was written before it was enrolled is looked at with the next commit.
         for event in &scenario.events {
@@ -76,7 +80,9 @@ impl World {
             What::Again(n) => self.scope.deploy_again(services[*n], "").await.map(drop),
             What::Rollback(n, nth) => self.roll_back(services[*n], *nth).await,
             What::Cancel(n) => self.scope.cancel(services[*n]).await.map(drop),
-            What::Continue(n) => self.scope.resume(services[*n]).await.map(drop),
+            What::Continue(n) => self.scope.continue_rollout(services[*n]).await.map(drop),
+            What::Pause(n) => self.scope.pause(services[*n]).await.map(drop),
+            What::Resume(n) => self.scope.resume(services[*n]).await.map(drop),
             What::Delete(n) => self.scope.delete_service(services[*n]).await,
             fault => {
                 self.fault(fault);
@@ -169,6 +175,7 @@ impl World {
 fn command(scenario: &Scenario, what: &What) -> Option<(usize, Vec<ServicePatch>)> {
     let image = |n: usize, version: u64| ServicePatch {
         image: Some(scenario.services[n].image(version)),
+        port: (scenario.services[n].kind == ServiceKind::Service).then_some(port(version)),
         ..ServicePatch::default()
     };
     let (n, wishes) = match what {

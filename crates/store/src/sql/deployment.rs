@@ -16,8 +16,11 @@ macro_rules! deployments_of {
         concat!(
             "select ",
             deployment!(),
-            " from service s join deployment d on d.id in (s.active, s.serving) where s.id in ",
-            $ids!()
+            " from service s join deployment d on d.service = s.id and (d.id in (s.active, s.serving) or d.id in
+                (select i.deployment from instance i where i.service = s.id and i.state in ('wanted', 'retiring')))
+            where s.id in ",
+            $ids!(),
+            " order by d.version"
         )
     };
 }

@@ -1,10 +1,11 @@
 //! What reconcilers write.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use domain::{DeploymentId, Error, Result, SecretId, ServiceId, Stage, error::Kind};
 use serde_json::json;
 
+use super::load::padded;
 use super::{System, lease};
 use crate::db::{Tx, args};
 use crate::deploy;
@@ -27,7 +28,7 @@ impl System {
     pub async fn apply(&self, fence: &Fence, service: ServiceId, effects: &[Effect]) -> Result<()> {
         let mut tx = self.write().await?;
         lease::check(&mut tx, fence).await?;
-        perform_all(&mut tx, service, effects, &Actor::reconciler(&fence.holder)).await?;
+        perform_alone(&mut tx, service, effects, &Actor::reconciler(&fence.holder)).await?;
         tx.commit().await
     }
 
@@ -43,14 +44,40 @@ impl System {
         }
     }
 
+    /// All together first: each service is read and written with half the statements then. Where one fails, nothing of
+    /// that has happened and each is tried for itself.
     async fn apply_batch(&self, fence: &Fence, batch: &[(ServiceId, Vec<Effect>)]) -> Result<Vec<Result<()>>> {
         let mut tx = self.write().await?;
         lease::check(&mut tx, fence).await?;
         let actor = Actor::reconciler(&fence.holder);
+        let ids: Vec<ServiceId> = batch.iter().map(|(id, _)| *id).collect();
+        let mut services = services(&mut tx, &ids).await?;
+        for (id, effects) in batch {
+            let done = match services.remove(id) {
+                Some(service) => perform_all(&mut tx, service, effects, &actor).await,
+                None => Err(gone(*id)),
+            };
+            match done {
+                Ok(()) => {}
+                Err(error) if matches!(error.kind, Kind::Unavailable(_)) => return Err(error),
+                Err(_) => {
+                    tx.end().await?;
+                    return self.apply_each(fence, batch).await;
+                }
+            }
+        }
+        tx.commit().await?;
+        Ok(batch.iter().map(|_| Ok(())).collect())
+    }
+
+    async fn apply_each(&self, fence: &Fence, batch: &[(ServiceId, Vec<Effect>)]) -> Result<Vec<Result<()>>> {
+        let mut tx = self.write().await?;
+        lease::check(&mut tx, fence).await?;
+        let actor = Actor::reconciler(&fence.holder);
         let mut results = Vec::with_capacity(batch.len());
-        for (service, effects) in batch {
+        for (id, effects) in batch {
             let savepoint = tx.savepoint().await?;
-            let result = perform_all(&mut tx, *service, effects, &actor).await;
+            let result = perform_alone(&mut tx, *id, effects, &actor).await;
             match &result {
                 Ok(()) => tx.keep(savepoint).await?,
                 // The engine may have rolled everything back by itself (a full disk): there is no savepoint any more.
@@ -64,13 +91,31 @@ impl System {
     }
 }
 
-async fn perform_all(tx: &mut Tx, id: ServiceId, effects: &[Effect], actor: &Actor) -> Result<()> {
+async fn services(tx: &mut Tx, ids: &[ServiceId]) -> Result<HashMap<ServiceId, Service>> {
+    let mut services = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(sql::CHUNK) {
+        for row in tx.all(sql::SERVICES_BATCH, padded(chunk, sql::CHUNK)).await? {
+            let service = read::service(&row)?;
+            services.insert(service.id, service);
+        }
+    }
+    Ok(services)
+}
+
+fn gone(id: ServiceId) -> Error {
+    conflict(format!("Service {id} is gone"))
+}
+
+async fn perform_alone(tx: &mut Tx, id: ServiceId, effects: &[Effect], actor: &Actor) -> Result<()> {
+    let row = tx.first(sql::SERVICE_ROW, args![id]).await?;
+    let service = read::service(&row.ok_or_else(|| gone(id))?)?;
+    perform_all(tx, service, effects, actor).await
+}
+
+async fn perform_all(tx: &mut Tx, mut service: Service, effects: &[Effect], actor: &Actor) -> Result<()> {
     if effects.is_empty() {
         return Ok(());
     }
-    let row = tx.first(sql::SERVICE_ROW, args![id]).await?;
-    let row = row.ok_or_else(|| conflict(format!("Service {id} is gone")))?;
-    let mut service = read::service(&row)?;
     for effect in effects {
         if let Effect::Purge = effect {
             return purge(tx, &service, actor).await;
@@ -78,7 +123,7 @@ async fn perform_all(tx: &mut Tx, id: ServiceId, effects: &[Effect], actor: &Act
         perform(tx, &mut service, effect, actor).await?;
     }
     if effects.iter().any(|effect| matches!(effect, Effect::Gone { .. })) {
-        tx.run(sql::INSTANCES_FORGET, args![id, GONE_KEPT]).await?;
+        tx.run(sql::INSTANCES_FORGET, args![service.id, GONE_KEPT]).await?;
     }
     deploy::stand(tx, &mut service).await
 }

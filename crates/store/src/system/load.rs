@@ -126,18 +126,24 @@ async fn load_chunk(tx: &mut Tx, ids: &[ServiceId], states: &mut Vec<ServiceStat
         services.insert(service.id, service);
     }
     let rows = tx.all(read.deployments, read.ids(ids)).await?;
-    let mut deployments: HashMap<DeploymentId, Deployment> = HashMap::with_capacity(rows.len());
+    let mut deployments: HashMap<ServiceId, Vec<Deployment>> = HashMap::with_capacity(ids.len());
     for row in &rows {
         let deployment = read::deployment(row)?;
-        deployments.insert(deployment.id, deployment);
+        deployments.entry(deployment.service).or_default().push(deployment);
     }
     let mut instances = by_service(tx.all(read.live, read.ids(ids)).await?)?;
     let mut crashes = by_service(tx.all(read.crashed, read.ids(ids)).await?)?;
     for id in ids {
         let Some(service) = services.remove(id) else { continue };
+        let mut former = deployments.remove(id).unwrap_or_default();
+        let mut take = |wanted: Option<DeploymentId>| {
+            let place = former.iter().position(|deployment| Some(deployment.id) == wanted)?;
+            Some(former.remove(place))
+        };
         states.push(ServiceState {
-            active: service.active.and_then(|id| deployments.remove(&id)),
-            serving: service.serving.and_then(|id| deployments.remove(&id)),
+            active: take(service.active),
+            serving: take(service.serving),
+            former,
             instances: instances.remove(id).unwrap_or_default(),
             crashes: crashes.remove(id).unwrap_or_default(),
             service,
