@@ -26,7 +26,8 @@ pub struct Patience {
 }
 
 impl Session<'_> {
-    /// Shows a rollout until its end and answers how it ended. Without patience: shows it once.
+    /// Shows a rollout until its end, or until it needs somebody to go on, and answers where it is then. Without
+    /// patience: shows it once.
     ///
     /// # Guarantees
     /// A server that goes away and comes back is waited for: the rollout is the server's, and survives it.
@@ -70,7 +71,7 @@ impl Session<'_> {
                 self.screen.line(progress::line(&rollout))?;
             }
             watch.shown = Some(words);
-            if rollout.done || !patience.waits {
+            if rollout.done || rollout.needs_you() || !patience.waits {
                 bar.finish_and_clear();
                 return Ok(rollout);
             }

@@ -62,6 +62,16 @@ pub struct Deployment {
     #[serde(default)]
     pub stage: String,
     #[serde(default)]
+    pub strategy: String,
+    #[serde(default)]
+    pub step: u32,
+    #[serde(default)]
+    pub steps: u32,
+    #[serde(default)]
+    pub at_step: bool,
+    #[serde(default)]
+    pub automatic: bool,
+    #[serde(default)]
     pub duration_ms: Option<i64>,
     #[serde(default)]
     pub receipt: Option<Receipt>,
@@ -101,6 +111,27 @@ pub struct Rollout {
     #[serde(default)]
     pub waiting: String,
     #[serde(default)]
+    pub strategy: String,
+    /// Steps that are passed.
+    #[serde(default)]
+    pub step: u32,
+    #[serde(default)]
+    pub steps: Vec<Step>,
+    #[serde(default)]
+    pub at_step: bool,
+    #[serde(default)]
+    pub ends: Option<String>,
+    /// Percent of the requests that the new version gets at this step.
+    #[serde(default)]
+    pub share: Option<u32>,
+    #[serde(default)]
+    pub preview_host: Option<String>,
+    /// `done`, `reverted` or `needs_you`; nothing while it moves by itself.
+    #[serde(default)]
+    pub outcome: Option<String>,
+    #[serde(default)]
+    pub next_command: Option<String>,
+    #[serde(default)]
     pub error_message: String,
     #[serde(default)]
     pub frozen: Option<String>,
@@ -110,6 +141,19 @@ pub struct Rollout {
     pub elapsed_ms: i64,
     #[serde(default)]
     pub receipt: Receipt,
+}
+
+/// A step of a strategy, as it is written on a command line.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Step {
+    pub text: String,
+}
+
+impl Rollout {
+    /// It stands still until somebody acts.
+    pub fn needs_you(&self) -> bool {
+        !self.done && self.outcome.as_deref() == Some("needs_you")
+    }
 }
 
 /// Instances by state.

@@ -33,6 +33,7 @@ pub fn describe(rollout: &Rollout) -> String {
 /// The stage, and instances by state.
 pub fn states(rollout: &Rollout) -> String {
     let mut line = rollout.stage.clone();
+    line.push_str(&step(rollout));
     for (side, states) in [("new", &rollout.instances.new), ("old", &rollout.instances.old)] {
         if !states.is_empty() {
             line.push_str(&format!("; {side}: {}", counted(states)));
@@ -41,11 +42,26 @@ pub fn states(rollout: &Rollout) -> String {
     line
 }
 
+/// Which step of how many, and what is special about it; empty where there are none, or none is left.
+fn step(rollout: &Rollout) -> String {
+    let next = rollout.steps.get(rollout.step as usize).filter(|_| !rollout.done);
+    let Some(next) = next else { return String::new() };
+    let (number, of) = (rollout.step + 1, rollout.steps.len());
+    match rollout.strategy.as_str() {
+        "blue_green" => " (preview)".to_owned(),
+        _ => format!(" (step {number} of {of}: {})", next.text),
+    }
+}
+
 /// Why it waits, or no longer goes on; empty when neither is so.
 pub fn reason(rollout: &Rollout) -> String {
     match &rollout.frozen {
         Some(why) => format!("frozen: {}", text::first_line(why, REASON_MAX)),
-        None if rollout.done || rollout.waiting.is_empty() => String::new(),
+        None if rollout.done => String::new(),
+        None if rollout.waiting.is_empty() => match &rollout.ends {
+            Some(ends) => format!("waits {}", text::first_line(ends, REASON_MAX)),
+            None => String::new(),
+        },
         None => format!("waits: {}", text::first_line(&rollout.waiting, REASON_MAX)),
     }
 }
@@ -78,6 +94,20 @@ pub fn line(rollout: &Rollout) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_tells_the_step_and_what_ends_it() {
+        let document = serde_json::json!({
+            "deployment": "d", "name": "web", "version": 4, "image": "web:2", "stage": "paused", "done": false,
+            "strategy": "canary", "step": 1, "steps": [{ "text": "10%" }, { "text": "50% traffic 5% for 5m" }],
+            "at_step": true, "ends": "for 5m at this step", "share": 5, "replicas": 4, "elapsed_ms": 100,
+        });
+        let rollout: Rollout = crate::model::read(&document).unwrap();
+        assert_eq!(
+            describe(&rollout),
+            "paused (step 2 of 2: 50% traffic 5% for 5m); waits for 5m at this step"
+        );
+    }
 
     #[test]
     fn a_line_tells_states_in_the_order_of_a_life() {

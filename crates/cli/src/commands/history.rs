@@ -60,6 +60,7 @@ fn listing(deployments: &[Deployment], serving: Option<&str>, who: impl Fn(&str)
         [
             format!("{}{mark}", deployment.version_number),
             stage(deployment),
+            strategy(deployment),
             deployment.image.clone(),
             text::moment(&deployment.deployed_at),
             who(&deployment.deployed_by),
@@ -72,6 +73,7 @@ fn listing(deployments: &[Deployment], serving: Option<&str>, who: impl Fn(&str)
     let headers = [
         ">VERSION",
         "STAGE",
+        "STRATEGY",
         "IMAGE",
         "WHEN (UTC)",
         "BY",
@@ -92,12 +94,28 @@ fn stage(deployment: &Deployment) -> String {
     }
 }
 
+/// With the steps that were passed, where it has any.
+fn strategy(deployment: &Deployment) -> String {
+    match (deployment.strategy.as_str(), deployment.steps) {
+        (strategy, 0) => strategy.replace('_', "-"),
+        (strategy, steps) => format!("{} {}/{steps}", strategy.replace('_', "-"), deployment.step),
+    }
+}
+
 fn note(deployment: &Deployment, all: &[Deployment]) -> String {
     let target = deployment
         .rollback_from
         .as_ref()
         .and_then(|id| all.iter().find(|other| other.id == *id));
+    let waits = match (deployment.stage.as_str(), deployment.at_step) {
+        ("paused", true) => "NEEDS YOU: `hob continue`",
+        ("paused", false) => "NEEDS YOU: `hob resume`",
+        _ => "",
+    };
+    let automatic = if deployment.automatic { "by itself" } else { "" };
     let parts = [
+        waits.to_owned(),
+        automatic.to_owned(),
         target
             .map(|target| format!("back to {}", target.version_number))
             .unwrap_or_default(),
@@ -133,10 +151,16 @@ mod tests {
         };
         let all = [
             deployment(
+                5,
+                "pending",
+                "paused",
+                json!({ "strategy": "canary", "step": 1, "steps": 2, "at_step": true }),
+            ),
+            deployment(
                 4,
                 "success",
                 "succeeded",
-                json!({ "rollback_from": "d1", "notes": "too slow" }),
+                json!({ "rollback_from": "d1", "notes": "too slow", "strategy": "rolling" }),
             ),
             deployment(
                 3,

@@ -4,13 +4,18 @@ mod access;
 mod cancel;
 mod completions;
 mod config;
+mod control;
 mod deploy;
+mod diff;
 mod doctor;
 mod domain;
 mod history;
 mod image;
 mod login;
 mod logs;
+mod man;
+mod plan;
+mod projects;
 mod ps;
 mod report;
 mod rm;
@@ -18,6 +23,7 @@ mod rollback;
 mod route;
 mod scale;
 mod secret;
+mod settings;
 mod status;
 
 use std::path::PathBuf;
@@ -60,8 +66,16 @@ pub enum ClientCommand {
     Rollback(rollback::Rollback),
     /// Change the number of instances
     Scale(scale::Scale),
+    /// Let a rollout pass the step that it waits at
+    Continue(control::Continue),
+    /// Keep the rollout that is on its way where it is
+    Pause(control::Pause),
+    /// Let a paused rollout go on
+    Resume(control::Resume),
     /// Take back the rollout that is on its way
     Cancel(cancel::Cancel),
+    /// Show what differs between two versions
+    Diff(diff::Diff),
     /// Remove a service
     Rm(rm::Rm),
     /// Bring images to the server and look at them
@@ -74,6 +88,8 @@ pub enum ClientCommand {
     Config(config::ConfigCommand),
     /// Secret settings of a service, as environment variables
     Secret(secret::SecretCommand),
+    /// Sets of services that see each other
+    Projects(projects::Projects),
     /// Keys for the interface (on the server's machine)
     Keys(access::Keys),
     /// Accounts (on the server's machine)
@@ -86,6 +102,8 @@ pub enum ClientCommand {
     Doctor(doctor::Doctor),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Write manual pages into a directory
+    Man(man::Man),
 }
 
 impl ClientCommand {
@@ -98,7 +116,12 @@ impl ClientCommand {
             ClientCommand::History(c) => &c.common,
             ClientCommand::Rollback(c) => &c.common,
             ClientCommand::Scale(c) => &c.common,
+            ClientCommand::Continue(c) => &c.common,
+            ClientCommand::Pause(c) => &c.common,
+            ClientCommand::Resume(c) => &c.common,
             ClientCommand::Cancel(c) => &c.common,
+            ClientCommand::Diff(c) => &c.common,
+            ClientCommand::Projects(c) => &c.common,
             ClientCommand::Rm(c) => &c.common,
             ClientCommand::Image(c) => &c.common,
             ClientCommand::Route(c) => &c.common,
@@ -111,6 +134,7 @@ impl ClientCommand {
             ClientCommand::Login(c) => &c.common,
             ClientCommand::Doctor(c) => &c.common,
             ClientCommand::Completions(c) => &c.common,
+            ClientCommand::Man(c) => &c.common,
         }
     }
 
@@ -123,7 +147,12 @@ impl ClientCommand {
             ClientCommand::History(c) => c.run(environment, screen).await,
             ClientCommand::Rollback(c) => c.run(environment, screen).await,
             ClientCommand::Scale(c) => c.run(environment, screen).await,
+            ClientCommand::Continue(c) => c.run(environment, screen).await,
+            ClientCommand::Pause(c) => c.run(environment, screen).await,
+            ClientCommand::Resume(c) => c.run(environment, screen).await,
             ClientCommand::Cancel(c) => c.run(environment, screen).await,
+            ClientCommand::Diff(c) => c.run(environment, screen).await,
+            ClientCommand::Projects(c) => c.run(environment, screen).await,
             ClientCommand::Rm(c) => c.run(environment, screen).await,
             ClientCommand::Image(c) => c.run(environment, screen).await,
             ClientCommand::Route(c) => c.run(environment, screen).await,
@@ -136,6 +165,7 @@ impl ClientCommand {
             ClientCommand::Login(c) => c.run(environment, screen).await,
             ClientCommand::Doctor(c) => c.run(environment, screen).await,
             ClientCommand::Completions(c) => c.run(screen, root),
+            ClientCommand::Man(c) => c.run(screen, root),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::error::{Outcome, Result, Trouble};
 use crate::find::Found;
 use crate::follow::Patience;
 use crate::model::{self, Exit, Instance, Rollout, Route};
+use crate::progress;
 use crate::session::Session;
 use crate::text;
 
@@ -51,6 +52,7 @@ impl Session<'_> {
         let rollout = self.follow(found, deployment, patience).await?;
         match rollout.stage.as_str() {
             "succeeded" => self.report_success(found, &rollout).await,
+            _ if rollout.needs_you() => self.told_to_act(&rollout),
             _ if !rollout.done && !patience.waits => {
                 self.screen
                     .remark(format!("`hob status {}` shows how far it is", found.name()));
@@ -58,6 +60,14 @@ impl Session<'_> {
             }
             _ => Err(self.explain(found, &rollout).await),
         }
+    }
+
+    /// It is no failure that a rollout waits where it was told to.
+    fn told_to_act(&mut self, rollout: &Rollout) -> Result<()> {
+        if self.screen.is_json() {
+            return Ok(());
+        }
+        self.screen.line(waiting_for_you(rollout))
     }
 
     async fn report_success(&mut self, found: &Found, rollout: &Rollout) -> Result<()> {
@@ -108,6 +118,23 @@ impl Session<'_> {
         let (version, image) = (deployment.version_number, deployment.image);
         Ok(format!("version {version} ({image}) still serves with {instances}"))
     }
+}
+
+/// Where it stands and what to type.
+fn waiting_for_you(rollout: &Rollout) -> String {
+    let name = &rollout.name;
+    let mut lines = vec![format!(
+        "{name} version {}  {}",
+        rollout.version,
+        progress::states(rollout)
+    )];
+    if let Some(host) = rollout.preview_host.as_ref().filter(|_| rollout.at_step) {
+        lines.push(format!("  the new version alone: http://{host}/"));
+    }
+    if let Some(command) = &rollout.next_command {
+        lines.push(format!("  `{command}` goes on, `hob cancel {name}` takes it back"));
+    }
+    lines.join("\n")
 }
 
 fn success(rollout: &Rollout, urls: &[String]) -> String {

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Common;
+use super::plan::Plan;
 use super::report::Wait;
 use crate::environment::Environment;
 use crate::error::{Result, Trouble};
@@ -23,7 +24,8 @@ have been changed for a reason. A rollback is a new version; nothing of the hist
 
 Examples:
   hob rollback web                 the last successful version before the one that serves
-  hob rollback web --to 3")]
+  hob rollback web --to 3
+  hob rollback web --plan          says what would happen, and changes nothing")]
 pub struct Rollback {
     /// Service
     name: String,
@@ -33,6 +35,12 @@ pub struct Rollback {
     /// A remark that is kept with the deployment
     #[arg(long, value_name = "TEXT", default_value = "")]
     note: String,
+    /// Say what would happen, and change nothing
+    #[arg(long, conflicts_with = "apply")]
+    plan: bool,
+    /// Go back only if everything is still as in the plan with this hash
+    #[arg(long, value_name = "HASH")]
+    apply: Option<String>,
     #[command(flatten)]
     wait: Wait,
     #[command(flatten)]
@@ -46,8 +54,17 @@ impl Rollback {
         let all: Vec<Deployment> = session.deployments(&found).await?.into_iter().map(|(_, d)| d).collect();
         let running = running(&found, &all);
         let target = choose(&found, &all, running, self.to)?;
+        let mut body = json!({ "notes": self.note });
+        if self.plan {
+            let path = format!("/api/deployments/{}/plan/", target.id);
+            let document = session.client.post(&path, body).await?;
+            let planned: Plan = model::read(&document)?;
+            return session.screen.either(&document, || planned.text(&[]));
+        }
+        if let Some(hash) = &self.apply {
+            body["apply_hash"] = json!(hash);
+        }
         session.screen.remark(plan(found.name(), target, running));
-        let body = json!({ "notes": self.note });
         let path = format!("/api/deployments/{}/rollback/", target.id);
         let cannot = |t: Trouble| t.within(format!("cannot go back to version {}", target.version_number));
         let document = session.client.post(&path, body).await.map_err(cannot)?;

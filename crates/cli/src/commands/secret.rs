@@ -5,19 +5,20 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use uuid::Uuid;
 
 use super::Common;
-use super::config::{keys_of, parse_pair};
+use super::config::parse_pair;
 use super::login::ask_silently;
+use super::report::Wait;
+use super::settings::SECRET;
 use crate::environment::Environment;
 use crate::error::{Result, Trouble};
-use crate::find::Found;
-use crate::model::{self, Item};
+use crate::find::unknown;
+use crate::model::{self, Deployment};
 use crate::screen::Screen;
 use crate::session::Session;
-use crate::text;
 
-const SECRETS: &str = "/api/secrets/";
 /// Most bytes of one value (the server's limit is the same).
 const VALUE_BYTES_MAX: u64 = 64 * 1024;
 /// Most bytes of a file of variables.
@@ -32,6 +33,7 @@ Examples:
   hob secret set web DATABASE_PASSWORD            asks for the value
   hob secret set web API_KEY < key.txt            takes it from a file, without its last line end
   hob secret set web --env-file secrets.env       takes many, KEY=VALUE on each line
+  hob secret rotate web SESSION_KEY --generate    a new random value, deployed at once
   hob secret list web")]
 pub struct SecretCommand {
     #[command(subcommand)]
@@ -56,6 +58,18 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         env_file: Option<PathBuf>,
     },
+    /// Give a secret variable a new value and deploy it
+    Rotate {
+        /// Service
+        name: String,
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// Take a random value that nobody sees, instead of asking for one
+        #[arg(long)]
+        generate: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Remove secret variables
     Unset {
         /// Service
@@ -75,56 +89,63 @@ impl SecretCommand {
         let mut session = Session::open(environment, &self.common, screen)?;
         match self.action {
             Action::Set { name, key, env_file } => {
-                let found = session.find(&name).await?;
+                session.find(&name).await?;
                 let pairs = match (key, env_file) {
                     (Some(key), _) => vec![(key.clone(), read_value(environment, &key)?)],
                     (None, Some(file)) => read_file(&file)?,
                     (None, None) => return Err(Trouble::usage("give a KEY, or --env-file FILE")),
                 };
-                let secret = session
-                    .settings_of(SECRETS, &name, found.service.secret.clone())
-                    .await?;
-                session.set_items(SECRETS, &secret, &pairs).await?;
-                let deploying = session.attach("secret", &found, &secret).await?;
-                session.told_changes(&found, "set", &keys_of(&pairs), deploying)
+                session.set_settings(&SECRET, &name, &pairs).await
             }
-            Action::Unset { name, keys } => {
-                let found = session.find(&name).await?;
-                session
-                    .unset_items(SECRETS, found.service.secret.as_deref(), &found, &keys)
-                    .await?;
-                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-                session.told_changes(&found, "removed", &keys, false)
-            }
-            Action::List { name } => {
-                let found = session.find(&name).await?;
-                let path = |id: &String| format!("{SECRETS}{id}/items/");
-                let items = match &found.service.secret {
-                    Some(id) => session.client.rows(&path(id), &[("keys", "1")]).await?,
-                    None => Vec::new(),
-                };
-                let read: Vec<Item> = items.iter().map(model::read).collect::<Result<_>>()?;
-                session
-                    .screen
-                    .either(&json!({ "results": items }), || listing(&found, read))
-            }
+            Action::Rotate {
+                name,
+                key,
+                generate,
+                wait,
+            } => session.rotate(environment, &name, &key, generate, &wait).await,
+            Action::Unset { name, keys } => session.unset_settings(&SECRET, &name, &keys).await,
+            Action::List { name } => session.list_settings(&SECRET, &name).await,
         }
     }
 }
 
-fn listing(found: &Found, mut items: Vec<Item>) -> String {
-    if items.is_empty() {
-        return format!(
-            "{} has no secrets; `hob secret set {} KEY` makes one",
-            found.name(),
-            found.name()
-        );
+impl Session<'_> {
+    /// A new value for a key that is there, and a deployment that brings it to the instances.
+    async fn rotate(
+        &mut self,
+        environment: &Environment,
+        name: &str,
+        key: &str,
+        generate: bool,
+        wait: &Wait,
+    ) -> Result<()> {
+        let found = self.find(name).await?;
+        let keys = match &found.service.secret {
+            Some(id) => self.keys(SECRET.path, id).await?,
+            None => Vec::new(),
+        };
+        let (Some(secret), true) = (&found.service.secret, keys.iter().any(|item| item.key == key)) else {
+            let names = keys.iter().map(|item| item.key.as_str());
+            return Err(unknown("secret", key, names, "`hob secret set` makes a new one").within(name));
+        };
+        let value = if generate {
+            random_value()
+        } else {
+            read_value(environment, key)?
+        };
+        self.set_items(SECRET.path, secret, &[(key.to_owned(), value)]).await?;
+        let body = json!({ "notes": format!("rotated {key}") });
+        let document = self.client.post(&found.path("deployments/"), body).await?;
+        let deployment: Deployment = model::read(&document)?;
+        self.see_through(&found, &deployment.id, wait).await
     }
-    items.sort_by(|a, b| a.key.cmp(&b.key));
-    text::table(
-        ["KEY", "CHANGED (UTC)"],
-        items.into_iter().map(|item| [item.key, text::moment(&item.updated_at)]),
-    )
+}
+
+/// 244 random bits in 64 hexadecimal digits.
+fn random_value() -> String {
+    [Uuid::new_v4(), Uuid::new_v4()]
+        .map(|half| half.simple().to_string())
+        .concat()
 }
 
 fn read_value(environment: &Environment, key: &str) -> Result<String> {

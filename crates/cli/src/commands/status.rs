@@ -167,6 +167,17 @@ impl Detail {
                         progress::describe(rollout)
                     ),
                 );
+                if let Some(command) = &rollout.next_command {
+                    add("needs you", format!("`{command}`"));
+                }
+            }
+            (None, Some(last)) if last.stage == "failed" && self.serving.is_none() => {
+                let why = text::first_line(&last.error_message, WHY_MAX);
+                add("last", format!("version {} failed: {why}", last.version_number));
+                add(
+                    "needs you",
+                    format!("`hob logs {0}`, then `hob deploy {0}`", service.name),
+                );
             }
             (None, Some(last)) if !last.succeeded() && !last.error_message.is_empty() => {
                 add(

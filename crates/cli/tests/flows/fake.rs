@@ -29,6 +29,8 @@ pub enum Script {
     Hangs,
     /// The stream ends in the middle; the next one tells of a success.
     BreaksOnce,
+    /// Reaches a step and waits there for somebody.
+    WaitsAtAStep,
 }
 
 pub struct State {
@@ -217,6 +219,23 @@ impl State {
                     "created_at": "1970-01-01T00:00:00Z", "in_use": false });
                 (201, json!({ "results": [image] }))
             }
+            ("POST", [.., "plan"]) => (200, plan(&body)),
+            ("POST", ["api", "services", _, "continue" | "resume" | "pause"]) => {
+                (200, self.deployments.last().cloned().unwrap_or_default())
+            }
+            ("GET", ["api", "deployments", a, "diff", b]) => {
+                let side = |id: &str| {
+                    json!({ "deployment": id, "version": id[1..].parse::<u32>().expect("a version"),
+                    "image": "web", "digest": null, "size_bytes": null, "stage": "succeeded", "deployed_at": "",
+                    "receipt": {}, "behaviour": null })
+                };
+                (200, json!({ "before": side(a), "after": side(b), "changes": [] }))
+            }
+            ("PATCH", ["api", "services", _]) if body["apply_hash"] == "stale" => (
+                409,
+                json!({ "error": "What this plan rests on has changed since it was made; look at the new plan",
+                    "plan": plan(&body) }),
+            ),
             ("POST", ["api", "services"]) if self.named("services", &body["name"]).is_some() => {
                 (400, json!({ "name": ["service with this name already exists."] }))
             }
@@ -319,7 +338,7 @@ impl State {
             .expect("it is there");
         let before = service.clone();
         merge(service, body);
-        if *service != before {
+        if *service != before || body["deploy"] == true {
             self.deploy(at);
         }
         (200, self.rows["services"][at].clone())
@@ -370,10 +389,34 @@ impl State {
             Script::Succeeds => lines(&[begun, json!({}), ended("succeeded")], true),
             Script::Fails => lines(&[begun, ended("failed")], true),
             Script::Hangs => lines(&[begun], false),
+            Script::WaitsAtAStep => {
+                let mut waits = state(
+                    "paused",
+                    false,
+                    json!({ "new": { "serving": 1 }, "old": { "serving": 1 } }),
+                );
+                let more = json!({ "waiting": "", "strategy": "canary", "step": 0, "steps": [{ "text": "10% traffic 5%" }],
+                    "at_step": true, "ends": "for `continue`", "share": 5, "outcome": "needs_you",
+                    "next_command": "hob continue web" });
+                merge(&mut waits, &more);
+                lines(&[begun, waits], false)
+            }
             Script::BreaksOnce if !std::mem::replace(&mut self.broken, true) => lines(&[begun], true),
             Script::BreaksOnce => lines(&[begun, ended("succeeded")], true),
         }
     }
+}
+
+/// Of any change.
+fn plan(body: &Value) -> Value {
+    json!({
+        "service": null, "name": "web", "deploys": true, "version": 2, "running_version": 1, "supersedes": null,
+        "image": { "reference": body["image"], "digest": null, "local": false, "size_bytes": null },
+        "changes": [{ "what": "image", "before": "web:1", "after": body["image"], "replaces": true }],
+        "replaces": true, "routes": [], "downtime": { "class": "hold", "why": "recreate stops the old instances first" },
+        "memory": { "needed_mb": 512, "running_mb": 512, "free_mb": 4_000, "fits": true }, "expected_ms": null,
+        "way_back": { "exists": false, "version": null, "why": "no version has succeeded yet" }, "hash": "0123abcd",
+    })
 }
 
 fn merge(into: &mut Value, from: &Value) {
@@ -382,7 +425,7 @@ fn merge(into: &mut Value, from: &Value) {
         .as_object()
         .into_iter()
         .flatten()
-        .filter(|(key, _)| *key != "notes");
+        .filter(|(key, _)| !["notes", "apply_hash", "deploy"].contains(&key.as_str()));
     for (key, value) in fields {
         into[key] = value.clone();
     }
