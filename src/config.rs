@@ -25,6 +25,9 @@ pub struct UpArgs {
     /// The edge: users' traffic, plain HTTP [default: 0.0.0.0:8080]
     #[arg(long, env = "HOB_EDGE_HTTP")]
     pub edge_http: Option<SocketAddr>,
+    /// Most connections at once of one client address, 0 for any number; for edges that start from now on [default: 8000]
+    #[arg(long, env = "HOB_EDGE_CLIENT_CONNECTIONS")]
+    pub edge_client_connections: Option<usize>,
     /// A service without a route of its own answers at NAME.BASE_DOMAIN [default: localhost]
     #[arg(long, env = "HOB_BASE_DOMAIN")]
     pub base_domain: Option<String>,
@@ -99,6 +102,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub listen: SocketAddr,
     pub edge_http: SocketAddr,
+    /// `None`: the edge's own default.
+    pub edge_client_connections: Option<usize>,
     pub base_domain: String,
     pub public_url: String,
     pub database_url: String,
@@ -161,6 +166,7 @@ impl UpArgs {
                 .edge_http
                 .or(file.edge_http)
                 .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8080))),
+            edge_client_connections: self.edge_client_connections.or(file.edge_client_connections),
             public_url: public_url(self.public_url.or(file.public_url), listen)?,
             database_url: self
                 .database_url

@@ -38,6 +38,8 @@ pub struct EdgePlan {
     pub dir: PathBuf,
     pub program: PathBuf,
     pub listen: SocketAddr,
+    /// Most connections of one client; see [`edge::Limits::max_connections_per_client`].
+    pub client_connections: Option<usize>,
     /// Whether the edge becomes nobody.
     pub drops_privileges: bool,
     /// The instances' network namespace and the gateway's address in it.
@@ -68,6 +70,10 @@ impl EdgePlan {
 
     fn command(&self) -> EdgeCommand {
         let (netns, gateway) = self.network.clone().unzip();
+        let mut limits = edge::Limits::default();
+        if let Some(most) = self.client_connections {
+            limits.max_connections_per_client = most;
+        }
         EdgeCommand {
             program: self.program.clone(),
             leading: vec!["edge".into()],
@@ -78,6 +84,7 @@ impl EdgePlan {
                 gateway,
                 upstream_dns: name_servers(Path::new(RESOLV_CONF)),
                 user: self.drops_privileges.then_some(NOBODY),
+                limits,
                 ..EdgeArgs::default()
             },
         }

@@ -235,6 +235,7 @@ fn edge_plan(config: &Config, data_dir: &DataDir, user: UserNamespace, engine: &
         dir: data_dir.subdir("edge")?,
         program: own_program()?,
         listen: config.edge_http,
+        client_connections: config.edge_client_connections,
         // Becoming nobody takes a user besides root to become.
         drops_privileges: match user {
             UserNamespace::NotNeeded => nix::unistd::geteuid().is_root(),

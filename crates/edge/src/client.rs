@@ -96,7 +96,8 @@ pub struct Client {
     pub peer: IpAddr,
     socket: RawFd,
     pub forwarding: Forwarding,
-    pub upgrade: RefCell<Option<Upgrade>>,
+    /// Boxed, since few connections ever have one.
+    pub upgrade: RefCell<Option<Box<Upgrade>>>,
     head_guard: RefCell<HeadGuard>,
     /// The app was silent for too long; whoever waits for it gives up.
     expired: Cell<bool>,

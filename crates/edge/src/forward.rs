@@ -335,10 +335,11 @@ impl Journey {
             return Err(Refusal::NoAnswer);
         };
         headers::set_upgrade(&mut parts.headers, protocol);
-        *self.client.upgrade.borrow_mut() = Some(Upgrade {
+        let upgrade = Upgrade {
             upstream,
             exchange: self.exchange,
-        });
+        };
+        *self.client.upgrade.borrow_mut() = Some(Box::new(upgrade));
         Ok(Response::from_parts(parts, AnswerBody::page(b"", self.client)))
     }
 
