@@ -20,10 +20,20 @@ use app::App;
 use drain::Drain;
 use settings::Settings;
 
+/// `app exit CODE` does nothing else: the release command of tests.
+fn asked_to_exit(mut words: impl Iterator<Item = String>) -> Option<u8> {
+    words.next().filter(|word| word == "exit")?;
+    Some(words.next().and_then(|code| code.parse().ok()).unwrap_or(1))
+}
+
 fn main() -> ExitCode {
     let settings = Settings::read(|name| std::env::var(name).ok());
     // Before there is a second thread: each inherits the mask, so that only the drain takes the signal.
     let signals = drain::block_signals();
+    if let Some(code) = asked_to_exit(std::env::args().skip(1)) {
+        println!("exiting with code {code}, as commanded");
+        return ExitCode::from(code);
+    }
     if let Some(code) = settings.crash_at_start {
         eprintln!("crashing at the start with code {code}, as asked");
         return ExitCode::from(code);

@@ -11,6 +11,7 @@ mod host;
 mod proxy;
 mod rollout;
 mod scale;
+mod strategies;
 mod writes;
 
 use std::path::PathBuf;
@@ -103,7 +104,7 @@ impl Measure {
 pub type Piece = (&'static str, &'static str, fn(&Bench) -> anyhow::Result<Vec<Row>>);
 
 /// All pieces, in the order in which they run.
-pub const PIECES: [Piece; 11] = [
+pub const PIECES: [Piece; 12] = [
     (
         "proxy",
         "CPU per proxied request against nginx, HAProxy and kamal-proxy",
@@ -128,6 +129,11 @@ pub const PIECES: [Piece; 11] = [
         writes::run,
     ),
     ("load", "rollouts under mixed load", endurance::rollouts),
+    (
+        "strategies",
+        "every strategy under mixed load, and a version that cannot live",
+        strategies::under_load,
+    ),
     ("kills", "kill -9 at random moments", endurance::kills),
     (
         "swarm",

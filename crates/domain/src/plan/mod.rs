@@ -2,9 +2,11 @@
 //!
 //! # Expected flow
 //! A reconciler reads everything about a service, calls [`plan`], writes the durable part of the plan, executes the
-//! rest, and calls again when something changed or [`Plan::next_wake`] has passed. There is one rule set for rollouts,
-//! scaling, going back, repair and deletion: instances of the goal's template are *fresh*, all others are *stale*;
-//! fresh ones are added up to the wanted number, stale ones leave as fast as the availability floor allows.
+//! rest, and calls again when something changed or [`Plan::next_wake`] has passed. There is one rule set for
+//! rollouts, scaling, going back, repair and deletion: instances of the goal's template are *fresh*, those of the
+//! version that serves until a rollout has succeeded are *originals*, all others are left over. A strategy is a
+//! *course* of legs, and each leg says how many fresh ones and originals it wants: missing ones are added, what is too
+//! much leaves as fast as the availability floor allows.
 //!
 //! # Guarantees
 //! Total (never panics), deterministic, and a fixpoint: when reality matches the goal the plan is empty. The plan
