@@ -172,7 +172,7 @@ fn start_nginx(name: &'static str, scratch: &Path, core: usize, server: &str) ->
 pub(super) fn haproxy(scratch: &Path, backend: SocketAddr) -> anyhow::Result<Contestant> {
     let address = free_address();
     let config = format!(
-        "global\n  nbthread 1\n  maxconn 20000\n\
+        "global\n  nbthread 1\n  maxconn 8000\n\
          defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  http-reuse always\n  \
          option forwardfor\n\
          frontend f\n  bind {address}\n  use_backend b if {{ hdr(host) -i {HOST} }}\n\
