@@ -101,8 +101,9 @@ impl Pages {
     /// Invariant 1, at the moment of an intent.
     fn surge(&self, known: &Known, state: &ServiceState) -> Option<(u8, String)> {
         let added = state.instances.iter().rfind(|row| !known.rows.contains(&row.id))?;
-        let mut goals = [&state.active, &state.serving].into_iter().flatten();
-        let goal = goals.find(|d| d.id == added.deployment)?;
+        let mut known_to_us = [&state.active, &state.serving].into_iter().flatten();
+        known_to_us.find(|d| d.id == added.deployment)?;
+        let goal = goal(state, known.state.as_ref())?;
         let serving = state.serving.as_ref().map_or(0, |d| d.spec.instances);
         let before = serving.max(known.previous_serving);
         let wanted = goal.spec.instances;
@@ -267,4 +268,16 @@ fn beyond_its_step(state: &ServiceState) -> Option<String> {
 /// Wanted instances that must serve whatever is done voluntarily.
 pub(super) fn floor(spec: &domain::Spec) -> u32 {
     spec.instances.saturating_sub(spec.options.max_unavailable)
+}
+
+/// Whose options rule over an intent: those of the rollout, also where that was cancelled in the instant between the
+/// decision and its record; else those of what serves. An instance of the version before is added under them too.
+fn goal<'s>(state: &'s ServiceState, before: Option<&ServiceState>) -> Option<&'s Deployment> {
+    let drives = |d: &&Deployment| matches!(d.stage, Stage::Deploying | Stage::Paused | Stage::Finalizing);
+    let did = |d: &&Deployment| {
+        let before = before.and_then(|before| before.active.as_ref()).filter(drives);
+        before.is_some_and(|before| before.id == d.id)
+    };
+    let active = state.active.as_ref();
+    active.filter(|d| drives(d) || did(d)).or(state.serving.as_ref())
 }
