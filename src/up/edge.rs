@@ -1,5 +1,6 @@
 //! The control plane's end of the edge: supervised, told, listened to.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
 
 use super::runtime::fine;
 
@@ -29,6 +31,10 @@ const NOBODY: (u32, u32) = (65_534, 65_534);
 const ASK_EVERY: Duration = Duration::from_millis(200);
 /// The edge counts as being in a rollout for so long after its last change.
 const ROLLOUT_QUIET: Duration = Duration::from_secs(2);
+
+/// How often it is written how versions behave: for people who compare them later, and not for gates, which hear of it
+/// at once.
+const KEEP_BEHAVIOURS_EVERY: Duration = Duration::from_secs(10);
 
 /// How long requests in flight may keep the edge from ending.
 const END_PATIENCE: Duration = Duration::from_secs(15);
@@ -242,6 +248,9 @@ async fn keep_receipts(client: EdgeClient, store: Store) {
     ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut changed_at = Instant::now();
     let mut written = Receipts::default();
+    let mut keep = tokio::time::interval(KEEP_BEHAVIOURS_EVERY);
+    keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unkept = HashSet::new();
     loop {
         tokio::select! {
             changed = receipts.changed() => {
@@ -249,7 +258,11 @@ async fn keep_receipts(client: EdgeClient, store: Store) {
                     return;
                 }
                 let newest = receipts.borrow_and_update().clone();
-                if write_receipts(&store, &newest, &written).await {
+                let changed = changed_since(&newest, &written);
+                for (boot, counted) in &changed {
+                    unkept.extend(counted.iter().map(|(id, _)| (*boot, *id)));
+                }
+                if write_receipts(&store, &changed).await {
                     written = newest;
                 }
             }
@@ -257,24 +270,52 @@ async fn keep_receipts(client: EdgeClient, store: Store) {
                 view.mark_unchanged();
                 changed_at = Instant::now();
             }
+            _ = keep.tick(), if !unkept.is_empty() => write_behaviours(&client, &store, &mut unkept).await,
             _ = ask.tick(), if changed_at.elapsed() < ROLLOUT_QUIET => client.ask_receipts(),
         }
     }
 }
 
-/// Writes those that differ from what was written before. Says whether all of them could be.
-async fn write_receipts(store: &Store, newest: &Receipts, written: &Receipts) -> bool {
-    let mut is_complete = true;
-    for (boot, counted) in &newest.by_boot {
+/// What one run of the edge has counted.
+type Counted = (Uuid, Vec<(DeploymentId, Receipt)>);
+
+/// The receipts that differ from what was written before.
+fn changed_since(newest: &Receipts, written: &Receipts) -> Vec<Counted> {
+    let of_run = |(boot, counted): &(Uuid, HashMap<DeploymentId, Receipt>)| {
         let before = written.by_boot.iter().find(|(known, _)| known == boot);
         let is_news =
             |(id, receipt): &(&DeploymentId, &Receipt)| before.and_then(|(_, before)| before.get(id)) != Some(receipt);
-        let counted: Vec<_> = counted
-            .iter()
-            .filter(is_news)
-            .map(|(id, receipt)| (*id, *receipt))
-            .collect();
-        if let Err(error) = store.system().add_receipts(*boot, &counted).await {
+        let changed = counted.iter().filter(is_news);
+        (*boot, changed.map(|(id, receipt)| (*id, *receipt)).collect())
+    };
+    newest.by_boot.iter().map(of_run).collect()
+}
+
+/// Writes how those deployments behave. What one write misses the next one brings.
+async fn write_behaviours(client: &EdgeClient, store: &Store, unkept: &mut HashSet<(Uuid, DeploymentId)>) {
+    let mut by_run: HashMap<Uuid, Vec<(DeploymentId, Behaviour)>> = HashMap::new();
+    for (boot, deployment) in unkept.iter() {
+        if let Some(seen) = client.behaviour_of_run(*boot, *deployment) {
+            by_run.entry(*boot).or_default().push((*deployment, seen));
+        }
+    }
+    for (boot, seen) in &by_run {
+        if let Err(error) = store.system().add_behaviours(*boot, seen).await {
+            tracing::warn!(
+                error = error.context,
+                "how versions behave could not be written; it will be with the next figures"
+            );
+            return;
+        }
+    }
+    unkept.clear();
+}
+
+/// Says whether all of them could be written.
+async fn write_receipts(store: &Store, changed: &[Counted]) -> bool {
+    let mut is_complete = true;
+    for (boot, counted) in changed {
+        if let Err(error) = store.system().add_receipts(*boot, counted).await {
             is_complete = false;
             tracing::warn!(
                 error = error.context,

@@ -57,6 +57,13 @@ impl Behaviours {
         }
     }
 
+    /// What one run of the edge, the one of now, has counted.
+    pub fn of_run(&self, boot: Uuid, deployment: DeploymentId) -> Option<Behaviour> {
+        let known = self.known();
+        let now = known.now.get(&deployment);
+        now.filter(|_| known.boot == Some(boot)).cloned()
+    }
+
     /// Where too much is known, keeps what `table` names.
     pub fn forget_all_but(&self, table: &RoutingTable) {
         let mut known = self.known();
@@ -100,6 +107,8 @@ mod tests {
         }
         // The last report was of a deployment that the edge had forgotten in between.
         assert_eq!(sums, [3, 5, 6, 9, 11]);
+        assert_eq!(behaviours.of_run(second, id).map(|seen| seen.requests), Some(2));
+        assert_eq!(behaviours.of_run(first, id), None);
         behaviours.merge(Uuid::new_v4(), vec![]);
         assert_eq!(behaviours.sum(id).requests, 11);
     }

@@ -150,6 +150,11 @@ impl EdgeClient {
         self.behaviours.sum(deployment)
     }
 
+    /// What the run of now has counted of a deployment, for a record by run; `None` for another run.
+    pub fn behaviour_of_run(&self, boot: Uuid, deployment: DeploymentId) -> Option<Behaviour> {
+        self.behaviours.of_run(boot, deployment)
+    }
+
     /// Asks for the receipts and behaviours of this moment; they arrive at [`EdgeClient::receipts`] and
     /// [`EdgeClient::behaviour`].
     pub fn ask_receipts(&self) {
