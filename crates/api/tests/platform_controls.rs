@@ -127,6 +127,29 @@ async fn a_command_that_comes_too_late_or_too_early_says_so() {
 }
 
 #[tokio::test]
+async fn a_preview_has_a_host_of_its_own_where_one_is_known() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let body = json!({"name": "web", "image": "a", "port": 80, "strategy": "blue-green"});
+    let service = alice.make("/api/services/", body).await;
+    let rollout = format!("/api/services/{service}/rollout/");
+    let seen = alice.get(&rollout).await.expect(200);
+    assert_eq!(
+        json!(facts(&seen, &["strategy", "preview_host"])),
+        json!(["blue_green", null])
+    );
+    let options = json!({"image": "b", "options": {"preview_host": "next.example.com"}});
+    alice
+        .patch(&format!("/api/services/{service}/"), options)
+        .await
+        .expect(200);
+    assert_eq!(
+        alice.get(&rollout).await.expect(200)["preview_host"],
+        "next.example.com"
+    );
+}
+
+#[tokio::test]
 async fn a_first_version_that_fails_needs_its_owner() {
     let world = World::new().await;
     let alice = world.alice().await;

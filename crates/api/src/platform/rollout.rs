@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use domain::{Advance, DeploymentId, Error, Footing, Outcome, Result, ServiceId, Stage, Step, Strategy};
+use domain::{Advance, DeploymentId, Error, Footing, Outcome, Result, ServiceId, Spec, Stage, Step, Strategy};
 use serde::Serialize;
 use store::{InstanceState, Scope, Service, ServiceKind};
 use tokio::time::{sleep, timeout};
@@ -167,7 +167,7 @@ async fn look(api: &ApiState, scope: &Scope, service: ServiceId, deployment: Dep
         at_step: deployment.at_step,
         ends: next.filter(|_| deployment.at_step).map(|step| step.then.waits_for()),
         share: next.and_then(|step| step.traffic),
-        preview_host: spec.options.preview_host.clone(),
+        preview_host: preview_host(api, &service.name, spec),
         outcome,
         next_command,
         steps: steps.into_iter().map(StepView::from).collect(),
@@ -178,6 +178,16 @@ async fn look(api: &ApiState, scope: &Scope, service: ServiceId, deployment: Dep
         image: deployment.spec.image,
         digest: deployment.spec.digest,
     })
+}
+
+/// Where the new version of a blue-green rollout is reached before the switch.
+fn preview_host(api: &ApiState, name: &str, spec: &Spec) -> Option<String> {
+    if spec.strategy != Strategy::BlueGreen || spec.port.is_none() {
+        return None;
+    }
+    let edge = api.settings.edge.as_ref();
+    let default = || edge.map(|edge| format!("{name}-preview.{}", edge.base_domain));
+    spec.options.preview_host.clone().or_else(default)
 }
 
 impl From<Step> for StepView {

@@ -52,7 +52,7 @@ impl Session<'_> {
         let rollout = self.follow(found, deployment, patience).await?;
         match rollout.stage.as_str() {
             "succeeded" => self.report_success(found, &rollout).await,
-            _ if rollout.needs_you() => self.told_to_act(&rollout),
+            _ if rollout.needs_you() => self.told_to_act(&rollout).await,
             _ if !rollout.done && !patience.waits => {
                 self.screen
                     .remark(format!("`hob status {}` shows how far it is", found.name()));
@@ -63,11 +63,18 @@ impl Session<'_> {
     }
 
     /// It is no failure that a rollout waits where it was told to.
-    fn told_to_act(&mut self, rollout: &Rollout) -> Result<()> {
+    async fn told_to_act(&mut self, rollout: &Rollout) -> Result<()> {
         if self.screen.is_json() {
             return Ok(());
         }
-        self.screen.line(waiting_for_you(rollout))
+        let edge = self.edge().await;
+        self.screen.line(waiting_for_you(rollout, &edge))
+    }
+
+    /// What the server says of its edge; null where it says nothing.
+    async fn edge(&self) -> Value {
+        let landing = self.client.get("/").await;
+        landing.map(|mut landing| landing["edge"].take()).unwrap_or_default()
     }
 
     async fn report_success(&mut self, found: &Found, rollout: &Rollout) -> Result<()> {
@@ -85,13 +92,7 @@ impl Session<'_> {
             return Ok(Vec::new());
         }
         let routes = self.routes(Some(&found.service.id)).await?;
-        let edge = self
-            .client
-            .get("/")
-            .await
-            .map(|mut landing| landing["edge"].take())
-            .unwrap_or(Value::Null);
-        Ok(urls(found.name(), &routes, &edge))
+        Ok(urls(found.name(), &routes, &self.edge().await))
     }
 
     async fn explain(&self, found: &Found, rollout: &Rollout) -> Trouble {
@@ -121,7 +122,7 @@ impl Session<'_> {
 }
 
 /// Where it stands and what to type.
-fn waiting_for_you(rollout: &Rollout) -> String {
+fn waiting_for_you(rollout: &Rollout, edge: &Value) -> String {
     let name = &rollout.name;
     let mut lines = vec![format!(
         "{name} version {}  {}",
@@ -129,7 +130,7 @@ fn waiting_for_you(rollout: &Rollout) -> String {
         progress::states(rollout)
     )];
     if let Some(host) = rollout.preview_host.as_ref().filter(|_| rollout.at_step) {
-        lines.push(format!("  the new version alone: http://{host}/"));
+        lines.push(format!("  the new version alone: {}/", origin(host, edge)));
     }
     if let Some(command) = &rollout.next_command {
         lines.push(format!("  `{command}` goes on, `hob cancel {name}` takes it back"));
@@ -213,22 +214,26 @@ fn ends(instances: &[&Instance], told: &str) -> Vec<String> {
 
 /// `edge` is what the server says of its edge: `{"base_domain", "http_port", "https_port"}`, or null.
 fn urls(name: &str, routes: &[Route], edge: &Value) -> Vec<String> {
-    let origin = |host: &str| match (port(&edge["https_port"]), port(&edge["http_port"])) {
-        (Some(443), _) => format!("https://{host}"),
-        (Some(port), _) => format!("https://{host}:{port}"),
-        (None, Some(HTTP_PORT) | None) => format!("http://{host}"),
-        (None, Some(port)) => format!("http://{host}:{port}"),
-    };
     let routed = routes
         .iter()
         .filter(|route| route.enabled && !route.hostname.is_empty());
     let mut urls: Vec<String> = routed
-        .map(|route| format!("{}{}", origin(&route.hostname), route.path))
+        .map(|route| format!("{}{}", origin(&route.hostname, edge), route.path))
         .collect();
     if let Some(base) = edge["base_domain"].as_str().filter(|_| urls.is_empty()) {
-        urls.push(format!("{}/", origin(&format!("{name}.{base}"))));
+        urls.push(format!("{}/", origin(&format!("{name}.{base}"), edge)));
     }
     urls
+}
+
+/// Scheme, host, and port where it is not the usual one.
+fn origin(host: &str, edge: &Value) -> String {
+    match (port(&edge["https_port"]), port(&edge["http_port"])) {
+        (Some(443), _) => format!("https://{host}"),
+        (Some(port), _) => format!("https://{host}:{port}"),
+        (None, Some(HTTP_PORT) | None) => format!("http://{host}"),
+        (None, Some(port)) => format!("http://{host}:{port}"),
+    }
 }
 
 fn port(value: &Value) -> Option<u16> {

@@ -397,7 +397,7 @@ impl State {
                 );
                 let more = json!({ "waiting": "", "strategy": "canary", "step": 0, "steps": [{ "text": "10% traffic 5%" }],
                     "at_step": true, "ends": "for `continue`", "share": 5, "outcome": "needs_you",
-                    "next_command": "hob continue web" });
+                    "next_command": "hob continue web", "preview_host": "next.example" });
                 merge(&mut waits, &more);
                 lines(&[begun, waits], false)
             }

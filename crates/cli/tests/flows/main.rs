@@ -590,6 +590,7 @@ async fn a_rollout_that_waits_at_a_step_is_no_failure_and_says_how_to_go_on() {
         &[
             "paused (step 1 of 1: 10% traffic 5%)",
             "waits for `continue`",
+            "the new version alone: http://next.example:8080/",
             "`hob continue web` goes on, `hob cancel web` takes it back",
         ],
     );
