@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Common;
 use super::config::parse_pair;
-use super::plan::Plan;
+use super::plan::{Plan, stale};
 use super::report::Wait;
 use super::route::RouteTarget;
 use super::settings::CONFIG;
@@ -262,7 +262,7 @@ impl Deploy {
         let document = session.client.post(kind.path(), Value::Object(fields)).await;
         let found = Found::new(
             kind,
-            document.map_err(|t| t.within(format!("cannot create {}", self.name)))?,
+            document.map_err(|t| stale(t).within(format!("cannot create {}", self.name)))?,
         )?;
         // A service is born with its first deployment.
         let first = found.service.last_deployment.clone();
@@ -278,7 +278,7 @@ impl Deploy {
 
     /// A change makes a deployment by itself; without one the deployment is asked for.
     async fn change(&self, session: &mut Session<'_>, found: Found, config: Option<String>) -> Result<(Found, String)> {
-        let cannot = |trouble: Trouble| trouble.within(format!("cannot deploy {}", self.name));
+        let cannot = |trouble: Trouble| stale(trouble).within(format!("cannot deploy {}", self.name));
         let before = found.service.last_deployment.clone();
         let mut fields = self.fields(config);
         if self.apply.is_some() {

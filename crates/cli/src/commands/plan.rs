@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::error::Trouble;
 use crate::text;
 
 /// Longest value of a change that is shown.
@@ -66,6 +67,16 @@ struct WayBack {
     exists: bool,
     version: Option<i64>,
     why: String,
+}
+
+/// Says what to do about a plan that no longer fits.
+pub fn stale(trouble: Trouble) -> Trouble {
+    match trouble.status {
+        Some(409) => {
+            trouble.advise("Nothing was changed. The same command with --plan instead of --apply shows the new plan")
+        }
+        _ => trouble,
+    }
 }
 
 /// A line for each change: `+` new, `-` gone, `~` another; `!` where instances are replaced for it.

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Common;
-use super::plan::Plan;
+use super::plan::{Plan, stale};
 use super::report::Wait;
 use crate::environment::Environment;
 use crate::error::{Result, Trouble};
@@ -66,7 +66,7 @@ impl Rollback {
         }
         session.screen.remark(plan(found.name(), target, running));
         let path = format!("/api/deployments/{}/rollback/", target.id);
-        let cannot = |t: Trouble| t.within(format!("cannot go back to version {}", target.version_number));
+        let cannot = |t: Trouble| stale(t).within(format!("cannot go back to version {}", target.version_number));
         let document = session.client.post(&path, body).await.map_err(cannot)?;
         let deployment: Deployment = model::read(&document)?;
         session.see_through(&found, &deployment.id, &self.wait).await

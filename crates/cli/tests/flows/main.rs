@@ -563,7 +563,10 @@ async fn a_change_is_bound_to_its_plan() {
     let fake = Fake::start(Script::Succeeds).await.with_service("web", 1);
     let ran = run(&environment(&fake), "hob deploy web --apply stale").await;
     assert_eq!(ran.outcome, Outcome::Failed);
-    says(&ran.err, &["What this plan rests on has changed"]);
+    says(
+        &ran.err,
+        &["What this plan rests on has changed", "--plan instead of --apply"],
+    );
     let ran = run(&environment(&fake), "hob deploy web --apply 0123abcd --note why").await;
     assert_eq!(ran.outcome, Outcome::Done, "{}", ran.err);
     assert_eq!(fake.writes().len(), 2, "one request each: {:?}", fake.writes());
