@@ -442,3 +442,40 @@ async fn a_race_of_changes_leaves_one_deployment_on_its_way() {
     assert_eq!(pending.len(), 1);
     assert_eq!(pending[0]["version_number"], 9);
 }
+
+/// Edits wait, in plain view, until a deployment is asked for; scaling asks for none.
+#[tokio::test]
+async fn edits_are_pending_until_an_empty_deploy_call() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let config = alice.make("/api/configs/", json!({"name": "c"})).await;
+    let items = format!("/api/configs/{config}/items/");
+    let item = alice.make(&items, json!({"key": "LEVEL", "value": "info"})).await;
+    let body = json!({"name": "web", "image": "a:1", "port": 80, "config": config});
+    let id = alice.make("/api/services/", body).await;
+    let path = format!("/api/services/{id}/");
+    world.succeed(&id).await;
+    let pending = async |path: &str| alice.get(path).await.expect(200)["pending_changes"].clone();
+    assert_eq!(pending(&path).await, json!([]));
+
+    alice
+        .patch(&format!("{items}{item}/"), json!({"value": "debug"}))
+        .await
+        .expect(200);
+    let edited = json!([{"of": "config", "key": "LEVEL", "change": "changed"}]);
+    assert_eq!(pending(&path).await, edited);
+    let scaled = alice.patch(&path, json!({"replicas_target": 3})).await.expect(200);
+    assert_eq!(scaled["pending_changes"], edited);
+    let list = alice.get("/api/services/").await.expect(200);
+    assert_eq!(list["results"][0]["pending_changes"], edited);
+    let newest = alice.newest_deployment(&id).await;
+    let newest = alice.get(&format!("/api/deployments/{newest}/")).await.expect(200);
+    assert_eq!(
+        (&newest["replicas"], &newest["config_snapshot"]),
+        (&json!(3), &json!({"LEVEL": "info"}))
+    );
+
+    let made = alice.post_nothing(&format!("{path}deployments/")).await.expect(201);
+    assert_eq!(made["config_snapshot"], json!({"LEVEL": "debug"}));
+    assert_eq!(pending(&path).await, json!([]));
+}

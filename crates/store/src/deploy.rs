@@ -69,6 +69,15 @@ pub(crate) async fn secret_versions(tx: &mut Tx, service: &Service) -> Result<st
         .collect()
 }
 
+/// Puts the config and secret values that a deployment was told into a spec, and answers whose versions they are.
+pub(crate) async fn keep_told(tx: &mut Tx, spec: &mut Spec, deployment: DeploymentId) -> Result<Option<SecretId>> {
+    let row = tx.one(sql::DEPLOYMENT_ROW, args![deployment]).await?;
+    let told = read::deployment(&row)?.spec;
+    spec.config = told.config;
+    spec.secrets = told.secrets;
+    row.parse_or_null("secret")
+}
+
 /// Records the next deployment of a service and makes it the active one. The one that was active is superseded in the
 /// same transaction (invariant 7, OPEN-8).
 pub(crate) async fn begin(tx: &mut Tx, service: &mut Service, draft: Draft, actor: &Actor) -> Result<Deployment> {

@@ -78,7 +78,9 @@ impl NewService {
 /// A partial change: `None` leaves a field as it is, `Some(None)` empties one that may be empty.
 ///
 /// A patch that really changes the image, port, instances, config, secret, command, health check or resources, or that
-/// asks for a restart, makes exactly one deployment; any other makes none (OPEN-1).
+/// asks for a restart, makes exactly one deployment; any other makes none (OPEN-1). One that changes the number of
+/// instances or restarts them, and nothing else, keeps the config and secret values of the newest deployment; every other
+/// one takes those of now.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ServicePatch {
     pub name: Option<String>,

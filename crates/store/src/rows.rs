@@ -7,6 +7,7 @@ use domain::{
     AccountId, ApiKeyId, ConfigId, ConfigItemId, DeploymentId, DomainId, HealthCheck, InstanceId, ProjectId, Resources,
     RolloutOptions, RouteId, SecretId, SecretItemId, ServiceId, Spec, Stage, Strategy, Template,
 };
+use serde::Serialize;
 
 /// A person or a robot that owns things.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +123,31 @@ impl Service {
     pub fn deploy_successful(&self) -> bool {
         self.last_stage == Some(Stage::Succeeded)
     }
+}
+
+/// What a key of an instance's environment comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attached {
+    Config,
+    Secret,
+}
+
+/// What the next deployment would do to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pending {
+    Added,
+    Changed,
+    Removed,
+}
+
+/// A key that has been edited since the service was deployed. Edits reach instances with a deployment only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PendingChange {
+    pub of: Attached,
+    pub key: String,
+    pub change: Pending,
 }
 
 /// One attempt to make a service run one specification. Immutable but for its stage and what hangs on it.

@@ -38,11 +38,11 @@ pub async fn list(
     let query = params.list_query()?;
     if let Some(name) = params.get("name") {
         let found = or_none(caller.scope.service_by_name(kind, name, query.project).await)?;
-        return Ok(Json(Envelope::of_one(found.map(WorkloadView::from))));
+        let found = workload::views(&caller.scope, found.into_iter().collect()).await?.pop();
+        return Ok(Json(Envelope::of_one(found)));
     }
     let mut page = caller.scope.list_services(kind, &query).await?;
-    let rows = std::mem::take(&mut page.rows);
-    let views = rows.into_iter().map(WorkloadView::from).collect();
+    let views = workload::views(&caller.scope, std::mem::take(&mut page.rows)).await?;
     Ok(Json(Envelope::new(&api, &params, &page, views)))
 }
 
@@ -58,7 +58,8 @@ pub async fn create(
     let new = workload::read_new(kind, &caller.scope, fields).await?;
     Ok(
         match plan::carry_out(&api, &caller.scope, Intent::Create(new), hash).await? {
-            Ok(done) => (StatusCode::CREATED, Json(WorkloadView::from(done.after))).into_response(),
+            // It has just been told everything.
+            Ok(done) => (StatusCode::CREATED, Json(WorkloadView::new(done.after, Vec::new()))).into_response(),
             Err(refused) => refused,
         },
     )
@@ -69,10 +70,12 @@ pub async fn get(
     caller: Caller,
     At(id): At<ServiceId>,
 ) -> Reply<Json<WorkloadView>> {
-    Ok(Json(find(&caller.scope, kind, id).await?.into()))
+    let service = find(&caller.scope, kind, id).await?;
+    Ok(Json(workload::view(&caller.scope, service).await?))
 }
 
-/// S0.41, S0.42, S2.41, OPEN-1: what changes what runs makes one new deployment. With `"deploy": true` any change does.
+/// S0.41, S0.42, S2.41, OPEN-1: what changes what runs makes one new deployment; with `"deploy": true` there is one in
+/// any case. Scaling and restarting keep the config and secret values that the newest deployment was given.
 pub async fn patch(
     State(api): State<ApiState>,
     Extension(kind): Extension<ServiceKind>,
@@ -86,7 +89,7 @@ pub async fn patch(
     let patch = workload::read_patch(&current, &caller.scope, fields).await?;
     Ok(
         match plan::carry_out(&api, &caller.scope, Intent::Patch(id, patch), hash).await? {
-            Ok(done) => Json(WorkloadView::from(done.after)).into_response(),
+            Ok(done) => Json(workload::view(&caller.scope, done.after).await?).into_response(),
             Err(refused) => refused,
         },
     )

@@ -8,7 +8,7 @@ use domain::{
     ServiceId, Step, Strategy, steps,
 };
 use serde::Serialize;
-use store::{NewService, Scope, Service, ServiceKind, ServicePatch};
+use store::{NewService, PendingChange, Scope, Service, ServiceKind, ServicePatch};
 
 use super::error::Failure;
 use super::fields::{self, Fields};
@@ -44,10 +44,12 @@ pub struct WorkloadView {
     last_deployment: Option<DeploymentId>,
     /// Why the platform no longer changes it; `null` as long as it does.
     frozen: Option<String>,
+    /// Edits of its config and secret that wait for the next deployment.
+    pending_changes: Vec<PendingChange>,
 }
 
-impl From<Service> for WorkloadView {
-    fn from(service: Service) -> Self {
+impl WorkloadView {
+    pub fn new(service: Service, pending_changes: Vec<PendingChange>) -> Self {
         WorkloadView {
             status: service.status(),
             deploy_successful: service.deploy_successful(),
@@ -72,8 +74,25 @@ impl From<Service> for WorkloadView {
             serving_deployment: service.serving,
             last_deployment: service.last,
             frozen: service.frozen,
+            pending_changes,
         }
     }
+}
+
+/// Services as they are shown, in their order.
+pub async fn views(scope: &Scope, services: Vec<Service>) -> Result<Vec<WorkloadView>> {
+    let pending = scope.pending(&services).await?;
+    Ok(services
+        .into_iter()
+        .zip(pending)
+        .map(|(it, pending)| WorkloadView::new(it, pending))
+        .collect())
+}
+
+/// One service as it is shown.
+pub async fn view(scope: &Scope, service: Service) -> Result<WorkloadView> {
+    let mut pending = scope.pending(std::slice::from_ref(&service)).await?;
+    Ok(WorkloadView::new(service, pending.pop().unwrap_or_default()))
 }
 
 /// Reads the body of a POST.

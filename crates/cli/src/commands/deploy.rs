@@ -282,14 +282,15 @@ impl Deploy {
         let before = found.service.last_deployment.clone();
         let mut fields = self.fields(config);
         if self.apply.is_some() {
-            // What was planned is a deployment in any case.
-            fields.insert("deploy".to_owned(), json!(true));
             fields.extend(self.note.as_ref().map(|note| ("notes".to_owned(), json!(note))));
             fields.extend(self.bound());
         }
         let found = if fields.is_empty() {
             found
         } else {
+            // What was planned is a deployment in any case, and scaling alone would keep the settings that instances
+            // were given before.
+            fields.insert("deploy".to_owned(), json!(true));
             let document = session.client.patch(&found.path(""), Value::Object(fields)).await;
             Found::new(found.kind, document.map_err(cannot)?)?
         };

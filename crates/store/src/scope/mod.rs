@@ -9,6 +9,7 @@ mod configs;
 mod deployments;
 mod domains;
 mod foresee;
+mod pending;
 mod projects;
 mod routes;
 mod secrets;

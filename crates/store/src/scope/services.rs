@@ -62,7 +62,8 @@ impl Scope {
         insert(tx, &service, home.account).await?;
         tx.count(service.project, counted(service.kind), 1).await?;
         let spec = deploy::current_spec(tx, &service, None).await?;
-        let deployment = self.begin(tx, &mut service, spec, new.notes).await?;
+        let secret = service.secret;
+        let deployment = self.begin(tx, &mut service, spec, secret, new.notes).await?;
         Ok((service, deployment))
     }
 
@@ -121,8 +122,12 @@ impl Scope {
         let changed = deploys(&before, &after);
         let deployment = if changed || patch.deploy {
             let digest = if changed { known_digest(tx, &after).await? } else { None };
-            let spec = deploy::current_spec(tx, &after, digest).await?;
-            Some(self.begin(tx, &mut after, spec, patch.notes).await?)
+            let mut spec = deploy::current_spec(tx, &after, digest).await?;
+            let mut secret = after.secret;
+            if let Some(last) = after.last.filter(|_| !patch.deploy && only_scales(&before, &after)) {
+                secret = deploy::keep_told(tx, &mut spec, last).await?;
+            }
+            Some(self.begin(tx, &mut after, spec, secret, patch.notes).await?)
         } else {
             deploy::stand(tx, &mut after).await?;
             None
@@ -137,7 +142,10 @@ impl Scope {
         let row = self.visible(&mut tx, sql::SERVICE, "service", id).await?;
         let mut service = read::service(&row)?;
         let spec = deploy::current_spec(&mut tx, &service, None).await?;
-        let deployment = self.begin(&mut tx, &mut service, spec, notes.to_owned()).await?;
+        let secret = service.secret;
+        let deployment = self
+            .begin(&mut tx, &mut service, spec, secret, notes.to_owned())
+            .await?;
         tx.commit().await?;
         Ok(deployment)
     }
@@ -202,17 +210,18 @@ impl Scope {
         ended(tx, outcomes).await
     }
 
-    /// Records a deployment and writes where the service then stands.
+    /// Records a deployment and writes where the service then stands. `secret`: whose versions the spec names.
     pub(super) async fn begin(
         &self,
         tx: &mut Tx,
         service: &mut Service,
         spec: domain::Spec,
+        secret: Option<SecretId>,
         notes: String,
     ) -> Result<Deployment> {
         let draft = Draft {
             spec,
-            secret: service.secret,
+            secret,
             rollback_from: None,
             automatic: false,
             notes,
@@ -325,6 +334,17 @@ fn deploys(before: &Service, after: &Service) -> bool {
         || before.health != after.health
         || before.resources != after.resources
         || before.restart != after.restart
+}
+
+/// Whether a change is of how many instances run, or starts them anew, and of nothing that they are told. Such a one
+/// keeps the config and secret values of the newest deployment: edits wait until somebody asks for them.
+fn only_scales(before: &Service, after: &Service) -> bool {
+    let scaled = Service {
+        instances: after.instances,
+        restart: after.restart,
+        ..before.clone()
+    };
+    !deploys(&scaled, after)
 }
 
 /// The digest that the newest deployment has for the same reference: scaling or a new config keep the image that runs,

@@ -41,6 +41,7 @@ statements! {
         where ", of_admin!("d.project"), " and not s.deleting and ((s.kind = 'service' and $4 = '') or d.service = $4)"
     );
     DEPLOYMENT_ROW = concat!("select ", deployment!(), " from deployment d where d.id = $1");
+    SPECS_BATCH = concat!("select d.service, d.spec, d.secret from deployment d where d.id in ", chunk!());
     DEPLOYMENTS_BATCH = deployments_of!(chunk);
     DEPLOYMENTS_ALONE = deployments_of!(alone);
     DEPLOYMENT_INSERT = "insert into deployment

@@ -1,6 +1,6 @@
 //! Secrets, their items, their sealed values.
 
-use super::{of_admin, of_member, statements, visible};
+use super::{chunk, of_admin, of_member, statements, visible};
 
 macro_rules! secret {
     () => {
@@ -45,6 +45,9 @@ statements! {
     SECRET_ITEM_ACCESSED = "update secret_item set last_accessed_at_us = $2, last_accessed_by = $3 where id = $1";
     SECRET_ITEM_DELETE = "delete from secret_item where id = $1";
     SECRET_KEYS = "select key, value_version from secret_item where secret = $1";
+    SECRET_KEYS_BATCH = concat!(
+        "select secret as parent, key, value_version from secret_item where secret in ", chunk!()
+    );
 
     SECRET_ACCESS_APPEND = "insert into secret_access (seq, item, account, at_us, how) values ($1, $2, $3, $4, $5)";
     SECRET_ACCESSES = "select seq, item, account, at_us, how from secret_access

@@ -1,6 +1,6 @@
 //! Projects, domains, routes, configs.
 
-use super::{of_admin, of_member, statements, visible};
+use super::{chunk, of_admin, of_member, statements, visible};
 
 macro_rules! project {
     () => {
@@ -122,4 +122,5 @@ statements! {
     CONFIG_ITEM_UPDATE = "update config_item set key = $2, value = $3, updated_at_us = $4 where id = $1";
     CONFIG_ITEM_DELETE = "delete from config_item where id = $1";
     CONFIG_VALUES = "select key, value from config_item where config = $1";
+    CONFIG_VALUES_BATCH = concat!("select config as parent, key, value from config_item where config in ", chunk!());
 }

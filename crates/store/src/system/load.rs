@@ -162,7 +162,7 @@ fn by_service(rows: Vec<Row>) -> Result<HashMap<ServiceId, Vec<InstanceRow>>> {
 }
 
 /// As many arguments as a statement takes; the last id fills up.
-pub(super) fn padded<I: Copy>(ids: &[I], places: usize) -> Vec<Value>
+pub(crate) fn padded<I: Copy>(ids: &[I], places: usize) -> Vec<Value>
 where
     Value: From<I>,
 {

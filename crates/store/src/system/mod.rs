@@ -7,6 +7,8 @@ mod effects;
 mod lease;
 mod load;
 
+pub(crate) use load::padded;
+
 use domain::Result;
 
 use crate::Store;

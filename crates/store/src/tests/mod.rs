@@ -5,6 +5,7 @@ mod counters;
 mod crash;
 mod foresee;
 mod opening;
+mod pending;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod reconcilers;

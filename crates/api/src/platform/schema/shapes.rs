@@ -158,8 +158,17 @@ fn workload(has_port: bool) -> Value {
         ("serving_deployment", or_null(uuid())),
         ("last_deployment", or_null(uuid())),
         ("frozen", or_null(text())),
+        ("pending_changes", list_of(pending_change())),
     ]);
     object(fields)
+}
+
+fn pending_change() -> Value {
+    object(vec![
+        ("of", words(&["config", "secret"])),
+        ("key", text()),
+        ("change", words(&["added", "changed", "removed"])),
+    ])
 }
 
 fn workload_fields(has_port: bool, is_new: bool) -> Vec<(&'static str, Value)> {
