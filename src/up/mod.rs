@@ -172,18 +172,17 @@ async fn until_end(
 async fn open_store(config: &Config, data_dir: &DataDir) -> Result<Store> {
     let own_database = data_dir.join("hob.db");
     let has_database = own_database.exists();
-    let is_sqlite = config.database_url.starts_with("sqlite:");
     let found = datadir::root_key(&config.root_key_file, has_database)?;
-    // A named key without a database is a database that was lost: never an empty platform to start with.
-    let lost = is_sqlite && found.unnamed.is_none() && !has_database;
     let options = OpenOptions {
         url: config.database_url.clone(),
         root_key: found.key,
         clock: Arc::new(now_us),
-        create: !lost,
+        // A named key without a database is a database that was lost: never an empty platform to start with.
+        create: found.unnamed.is_some(),
     };
+    let own_is_lost = found.unnamed.is_none() && !has_database && config.database_url.starts_with("sqlite:");
     let store = Store::open(options).await.map_err(told).with_context(|| {
-        if lost {
+        if own_is_lost {
             format!(
                 "the database {} is missing although this platform has been used before; put it back from a backup, or \
                  remove {} as well to begin anew",

@@ -324,6 +324,11 @@ impl Hob {
         self.options.stop_instances = stop;
     }
 
+    /// Changes the further flags of `hob up`, from the next [`Hob::up`] on; tells those of before.
+    pub fn set_flags(&mut self, flags: Vec<String>) -> Vec<String> {
+        std::mem::replace(&mut self.options.flags, flags)
+    }
+
     // Requests.
 
     /// A GET through the edge.

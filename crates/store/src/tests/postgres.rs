@@ -1,214 +1,39 @@
-//! A real PostgreSQL for the tests: one server per process, from Debian's package, on a Unix socket in a temporary
-//! directory, one database per test.
+//! A real PostgreSQL for the tests, one database per test.
 
-use std::io::Read;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use testkit::postgres::Server;
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
-const START_DEADLINE: Duration = Duration::from_secs(60);
 const TEMPLATE: &str = "hob_template";
-
-struct Server {
-    directory: PathBuf,
-}
-
-static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
-/// For the handler at exit: the process and its directory.
-static RUNNING: Mutex<Option<(Child, PathBuf)>> = Mutex::new(None);
 
 /// The URL of a fresh, migrated database, or `None` (and a line that says why) where there is no PostgreSQL.
 pub(crate) async fn database() -> Option<String> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let server = tokio::task::spawn_blocking(|| SERVER.get_or_init(start)).await.unwrap();
-    let server = match server {
-        Ok(server) => server,
-        Err(reason) => {
-            println!("SKIPPED: {reason}");
-            return None;
-        }
-    };
-    let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    let mut admin = PgConnection::connect(&server.url("postgres")).await.unwrap();
-    admin
-        .execute(AssertSqlSafe(format!("create database {name} template {TEMPLATE}")))
-        .await
-        .unwrap();
-    admin.close().await.unwrap();
-    Some(server.url(&name))
-}
-
-impl Server {
-    fn url(&self, database: &str) -> String {
-        let host = self.directory.to_string_lossy().replace('/', "%2F");
-        format!("postgres://postgres@{host}/{database}")
-    }
-}
-
-fn start() -> Result<Server, String> {
-    if !Path::new(BIN).join("initdb").exists() {
-        return Err(format!(
-            "PostgreSQL is not installed at {BIN} (apt-get install postgresql-15)"
-        ));
-    }
-    // The server ends with the thread that started it, so that thread lives as long as the process.
-    let (send, receive) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        send.send(start_here()).ok();
-        loop {
-            std::thread::park();
-        }
+    static MIGRATED: OnceLock<Result<(), String>> = OnceLock::new();
+    let made = tokio::task::spawn_blocking(|| {
+        let server = Server::of_this_process()?;
+        MIGRATED
+            .get_or_init(|| make_template(server))
+            .as_ref()
+            .expect("the migrations run");
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        Ok(server.create(&name, Some(TEMPLATE)).expect("a database is made"))
     });
-    receive.recv().map_err(|error| error.to_string())?
-}
-
-fn start_here() -> Result<Server, String> {
-    let user = server_user()?;
-    let directory = tempfile::Builder::new()
-        .prefix("hob-store-test-")
-        .tempdir()
-        .map_err(|e| e.to_string())?
-        .keep();
-    if let Some((uid, gid)) = user {
-        std::os::unix::fs::chown(&directory, Some(uid), Some(gid)).map_err(|e| e.to_string())?;
-    }
-    let data = directory.join("data");
-    let mut initdb = as_user(Path::new(BIN).join("initdb"), user);
-    initdb
-        .args([
-            "--no-sync",
-            "--auth=trust",
-            "--username=postgres",
-            "--encoding=UTF8",
-            "--locale=C",
-            "-D",
-        ])
-        .arg(&data);
-    let made = initdb.current_dir(&directory).output().map_err(|e| e.to_string())?;
-    if !made.status.success() {
-        return Err(format!("initdb failed: {}", String::from_utf8_lossy(&made.stderr)));
-    }
-    let mut server = as_user(Path::new(BIN).join("postgres"), user);
-    server.arg("-D").arg(&data).arg("-k").arg(&directory);
-    for setting in [
-        "listen_addresses=",
-        "fsync=off",
-        "max_connections=300",
-        "shared_buffers=64MB",
-    ] {
-        server.args(["-c", setting]);
-    }
-    let child = server
-        .current_dir(&directory)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| e.to_string())?;
-    let mut errors = keep_until_exit(child, &directory)?;
-    wait(&directory, &mut errors)?;
-    // Somebody must read on, or the server would block.
-    std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
-    make_template(&directory)?;
-    Ok(Server { directory })
-}
-
-/// PostgreSQL refuses to run as root, so root runs it as Debian's user `postgres`.
-fn server_user() -> Result<Option<(u32, u32)>, String> {
-    // SAFETY: always succeeds, touches no memory.
-    if unsafe { libc::geteuid() } != 0 {
-        return Ok(None);
-    }
-    let passwd = std::fs::read_to_string("/etc/passwd").map_err(|e| e.to_string())?;
-    let line = passwd
-        .lines()
-        .find(|line| line.starts_with("postgres:"))
-        .ok_or("there is no user `postgres`")?;
-    let mut ids = line
-        .split(':')
-        .skip(2)
-        .map(|field| field.parse().map_err(|_| "bad /etc/passwd".to_owned()));
-    match (ids.next(), ids.next()) {
-        (Some(uid), Some(gid)) => Ok(Some((uid?, gid?))),
-        _ => Err("bad /etc/passwd".to_owned()),
-    }
-}
-
-fn as_user(program: PathBuf, user: Option<(u32, u32)>) -> Command {
-    let mut command = Command::new(program);
-    if let Some((uid, gid)) = user {
-        command.uid(uid).gid(gid);
-    }
-    // SAFETY: prctl is async-signal-safe. It comes after the change of user, which would undo it.
-    unsafe {
-        command.pre_exec(|| {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGINT);
-            Ok(())
-        });
-    }
-    command
-}
-
-fn keep_until_exit(mut child: Child, directory: &Path) -> Result<std::process::ChildStderr, String> {
-    let errors = child.stderr.take().ok_or("no standard error")?;
-    *RUNNING.lock().map_err(|e| e.to_string())? = Some((child, directory.to_owned()));
-    extern "C" fn stop() {
-        let Ok(mut running) = RUNNING.lock() else { return };
-        let Some((mut child, directory)) = running.take() else {
-            return;
-        };
-        // SIGQUIT would leave shared memory behind; SIGINT is the fast, clean way.
-        // SAFETY: our own child, not yet waited for, so the number is still its.
-        unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
-        child.wait().ok();
-        std::fs::remove_dir_all(directory).ok();
-    }
-    // SAFETY: the handler is a plain function that does not unwind.
-    unsafe { libc::atexit(stop) };
-    Ok(errors)
-}
-
-/// Until the socket answers.
-fn wait(directory: &Path, errors: &mut impl Read) -> Result<(), String> {
-    let deadline = Instant::now() + START_DEADLINE;
-    let mut seen = Vec::new();
-    let mut buffer = [0; 1024];
-    while !String::from_utf8_lossy(&seen).contains("ready to accept connections") {
-        let read = errors.read(&mut buffer).map_err(|e| e.to_string())?;
-        if read == 0 || Instant::now() > deadline {
-            return Err(format!(
-                "PostgreSQL in {} does not start: {}",
-                directory.display(),
-                String::from_utf8_lossy(&seen)
-            ));
+    match made.await.expect("the thread ends well") {
+        Ok(url) => Some(url),
+        Err::<_, &str>(reason) => {
+            println!("SKIPPED: {reason}");
+            None
         }
-        seen.extend_from_slice(&buffer[..read]);
     }
-    Ok(())
 }
 
-fn make_template(directory: &Path) -> Result<(), String> {
-    let server = Server {
-        directory: directory.to_owned(),
-    };
+fn make_template(server: &Server) -> Result<(), String> {
+    let url = server.create(TEMPLATE, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| e.to_string())?;
-    runtime.block_on(async {
-        let mut admin = PgConnection::connect(&server.url("postgres"))
-            .await
-            .map_err(|e| e.to_string())?;
-        admin
-            .execute(AssertSqlSafe(format!("create database {TEMPLATE}")))
-            .await
-            .map_err(|e| e.to_string())?;
-        admin.close().await.map_err(|e| e.to_string())?;
-        crate::db::migrate_postgres(&server.url(TEMPLATE)).await
-    })
+    runtime.block_on(crate::db::migrate_postgres(&url))
 }
