@@ -124,6 +124,28 @@ fn every_reference_of_the_document_leads_somewhere() {
     assert_eq!(unique.len(), ids.len());
 }
 
+/// S2.1, S2.44: the documentation has a name of its own, says what each resource is for, and announces nothing that it
+/// does not have.
+#[test]
+fn the_document_introduces_every_resource_that_it_has_and_no_other() {
+    let document = api::platform::schema::document(PUBLIC_URL, "0");
+    assert_eq!(document["info"]["title"], "Hob Platform Documentation");
+    let operations = document["paths"].as_object().expect("paths").values();
+    let used: BTreeSet<&str> = operations
+        .flat_map(|methods| methods.as_object().expect("methods").values())
+        .flat_map(|operation| operation["tags"].as_array().expect("tags"))
+        .map(|tag| tag.as_str().expect("a name"))
+        .collect();
+    let tags = document["tags"].as_array().expect("tags");
+    let introduced: BTreeSet<&str> = tags
+        .iter()
+        .filter(|tag| tag["description"].as_str().is_some_and(|text| !text.is_empty()))
+        .map(|tag| tag["name"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(introduced, used);
+    assert_eq!(introduced.len(), tags.len());
+}
+
 /// Names the program of PyPI's `schemathesis`.
 const SCHEMATHESIS: &str = "HOB_SCHEMATHESIS";
 /// Ends the run, however it goes.

@@ -101,3 +101,20 @@ async fn a_worker_has_a_history_and_can_be_rolled_back() {
         .expect(201);
     assert_eq!(back["image"], "a:1");
 }
+
+/// G.16: the list of all deployments is the services'. A worker's are asked for by the worker or by their own id.
+#[tokio::test]
+async fn the_list_of_deployments_speaks_of_services_only() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let service = alice.make_service("web").await;
+    let worker = alice.make("/api/workers/", json!({"name": "w", "image": "a"})).await;
+    let of_worker = world.succeed(&worker).await;
+    for caller in [&alice, &world.operator()] {
+        let list = caller.get("/api/deployments/").await.expect(200);
+        assert_eq!(list["count"], 1);
+        assert_eq!(list["results"][0]["service"], service);
+    }
+    let found = alice.get(&format!("/api/deployments/{of_worker}/")).await.expect(200);
+    assert_eq!(found["service"], worker);
+}

@@ -23,13 +23,14 @@ pub fn document(public_url: &str, version: &str) -> Value {
     json!({
         "openapi": "3.1.0",
         "info": {
-            "title": "Hob, platform face",
+            "title": "Hob Platform Documentation",
             "version": version,
             "description": "Deploys containers with zero failed requests. Paths end with a slash; lists come in pages; \
                             one 400 names every bad field.",
         },
         "servers": [{ "url": public_url }],
         "security": [{ "bearer": [] }, { "apiKey": [] }],
+        "tags": tags(),
         "paths": paths(),
         "components": {
             "schemas": shapes::all(),
@@ -40,6 +41,29 @@ pub fn document(public_url: &str, version: &str) -> Value {
             },
         },
     })
+}
+
+/// What the operations are about, in the order in which a reader wants to know it.
+const TAGS: [(&str, &str); 13] = [
+    ("services", "Deploy and manage applications in containers"),
+    ("workers", "Background jobs: services without a port"),
+    ("routes", "Which host and path lead to which service"),
+    ("domains", "Names that routes begin with"),
+    ("configs", "Configuration of applications"),
+    ("secrets", "Encrypted values for applications"),
+    ("deployments", "History, rollback, and control of what is on its way"),
+    ("projects", "What every resource belongs to"),
+    ("account", "Whose key this is"),
+    ("api-keys", "Keys for scripts"),
+    ("images", "Images that the machine keeps, for administrators"),
+    ("api", "All resources by name"),
+    ("schema", "This document"),
+];
+
+fn tags() -> Value {
+    TAGS.iter()
+        .map(|(name, description)| json!({ "name": name, "description": description }))
+        .collect()
 }
 
 fn paths() -> Value {
