@@ -7,16 +7,18 @@ use axum::extract::{Path, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use domain::{Error, Result};
 use http::{HeaderMap, StatusCode};
 use rand::RngExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use store::{Act, Outcome};
 
 use crate::ApiState;
+use crate::auth::operator;
 use crate::limits::{CLAIM_TTL, REQUEST_TIMEOUT};
-use crate::middleware::deadline;
+use crate::middleware::{RequestId, deadline};
 use crate::operations::wants_html;
 use crate::platform::error::{Failure, Reply};
 use crate::time::Stamp;
@@ -55,13 +57,26 @@ async fn page() -> Html<&'static str> {
     Html(PAGE)
 }
 
-async fn take(State(api): State<ApiState>, Path(token): Path<String>, headers: HeaderMap) -> Reply<Response> {
+async fn take(
+    State(api): State<ApiState>,
+    Path(token): Path<String>,
+    Extension(request): Extension<RequestId>,
+    headers: HeaderMap,
+) -> Reply<Response> {
     if !api.store.system().take_claim(&hash(&token)).await? {
         return Err(Failure::Domain(Error::refused(
             "This link has expired or has been used; run `hob claim` on the server for a new one",
         )));
     }
     let system = api.store.system();
+    // The token is not told: it stands in the path.
+    let act = Act::new(
+        operator(&api),
+        "POST /claim/{token}".to_owned(),
+        "/claim/",
+        request.to_string(),
+    );
+    system.audit(&act, Outcome::Begun).await?;
     let (_, key) = system.create_api_key_for(api.operator, "claimed", None).await?;
     let key = key.expose();
     if wants_html(&headers) {

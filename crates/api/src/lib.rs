@@ -11,6 +11,7 @@
 //! **Architecture invariant:** faces contain no business rule. They read a request, ask a [`store::Scope`], which holds
 //! the tenant, and write the answer in their own words.
 
+mod audit;
 mod auth;
 mod body;
 pub mod claim;
@@ -22,6 +23,7 @@ mod ndjson;
 pub mod operations;
 mod password;
 pub mod platform;
+pub mod policy;
 mod router;
 mod runtime;
 mod serve;

@@ -11,7 +11,7 @@ use domain::Error;
 use domain::error::Kind;
 use futures_util::FutureExt;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
-use http::{HeaderName, HeaderValue};
+use http::{Extensions, HeaderName, HeaderValue};
 use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
@@ -51,12 +51,33 @@ impl Trouble {
     }
 }
 
+/// What a request is called in logs and in its answer's `X-Request-Id`.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// Empty where nothing surrounds the request.
+    pub fn of(extensions: &Extensions) -> String {
+        extensions
+            .get::<RequestId>()
+            .map(RequestId::to_string)
+            .unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Outermost. Gives the request its id, answers for a handler that panicked, and writes the one log line.
 ///
 /// Logged are the method, the *pattern* of the path and the status: paths hold ids and one-time tokens, queries hold
 /// anything.
-pub async fn surround(State(api): State<ApiState>, request: Request, next: Next) -> Response {
+pub async fn surround(State(api): State<ApiState>, mut request: Request, next: Next) -> Response {
     let id = Uuid::now_v7();
+    request.extensions_mut().insert(RequestId(id));
     let started = Instant::now();
     let _in_flight = api.metrics.in_flight.enter();
     let method = request.method().clone();

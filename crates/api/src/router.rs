@@ -16,7 +16,7 @@ pub fn router(api: ApiState) -> Router {
         .merge(platform::router::router(&api))
         .merge(operations::router())
         .merge(claim::router())
-        .merge(local::router())
+        .merge(local::router(&api))
         .fallback(nothing_here)
         .layer(from_fn_with_state(api.clone(), surround))
         .with_state(api)

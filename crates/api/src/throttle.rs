@@ -1,29 +1,32 @@
 //! Rate limits: so many requests of one account in a sliding hour (S2.36 to S2.39, I.14).
+//!
+//! What was admitted is in the audit log, so that a restart forgets nothing and admission itself writes nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use domain::error::Kind;
 use domain::{AccountId, Error, Result};
+use store::{Bucket, Store};
 
 use crate::limits;
 
 const HOUR_US: i64 = 3_600_000_000;
-
-/// What is counted apart from each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Bucket {
-    /// Every POST, PATCH and DELETE.
-    Resources,
-    /// Every request that reads the value of a secret's item.
-    Secrets,
-}
 
 /// Requests of one account in any 60 minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimits {
     pub resources: u32,
     pub secrets: u32,
+}
+
+impl RateLimits {
+    fn of(&self, bucket: Bucket) -> u32 {
+        match bucket {
+            Bucket::Resources => self.resources,
+            Bucket::Secrets => self.secrets,
+        }
+    }
 }
 
 impl Default for RateLimits {
@@ -42,7 +45,7 @@ impl Default for RateLimits {
 /// limit × 8 bytes for each account and bucket, and at most [`limits::THROTTLED_ACCOUNTS_MAX`] of these.
 ///
 /// # Assumptions
-/// One process per platform. Counts are lost when it ends.
+/// One process per platform. Of what was under way when a process was killed, what changed nothing is not counted.
 pub struct Throttle {
     limits: Option<RateLimits>,
     admitted: Mutex<HashMap<(AccountId, Bucket), VecDeque<i64>>>,
@@ -57,19 +60,35 @@ impl Throttle {
         }
     }
 
-    /// Counts one request, or answers when the next one can succeed.
+    /// Counts one request, or answers when the next one can succeed. Of an account that it knows nothing of, it asks the
+    /// audit log first.
     ///
     /// # Errors
     /// `Kind::Throttled` with whole seconds, from 1 to 3600.
-    pub fn admit(&self, account: AccountId, bucket: Bucket, now_us: i64) -> Result<()> {
+    pub async fn admit(&self, store: &Store, account: AccountId, bucket: Bucket, now_us: i64) -> Result<()> {
         let Some(limits) = self.limits else {
             return Ok(());
         };
-        let limit = match bucket {
-            Bucket::Resources => limits.resources,
-            Bucket::Secrets => limits.secrets,
-        } as usize;
+        if !self.knows(account, bucket) {
+            let mut times = store.system().counted(account, bucket, limits.of(bucket)).await?;
+            times.reverse();
+            self.remember(account, bucket, times);
+        }
+        self.count(account, bucket, limits.of(bucket) as usize, now_us)
+    }
 
+    fn knows(&self, account: AccountId, bucket: Bucket) -> bool {
+        let admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        admitted.contains_key(&(account, bucket))
+    }
+
+    /// `times` are oldest first. Whoever was faster is believed.
+    fn remember(&self, account: AccountId, bucket: Bucket, times: Vec<i64>) {
+        let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        admitted.entry((account, bucket)).or_insert_with(|| times.into());
+    }
+
+    fn count(&self, account: AccountId, bucket: Bucket, limit: usize, now_us: i64) -> Result<()> {
         let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
         make_room(&mut admitted, now_us);
         let times = admitted.entry((account, bucket)).or_default();
@@ -110,11 +129,8 @@ fn make_room(admitted: &mut HashMap<(AccountId, Bucket), VecDeque<i64>>, now_us:
 mod tests {
     use super::*;
 
-    fn throttle(limit: u32) -> Throttle {
-        Throttle::new(Some(RateLimits {
-            resources: limit,
-            secrets: limit,
-        }))
+    fn throttle() -> Throttle {
+        Throttle::new(Some(RateLimits::default()))
     }
 
     fn account(n: u128) -> AccountId {
@@ -130,8 +146,8 @@ mod tests {
 
     #[test]
     fn the_hour_slides_and_the_wait_is_exact() {
-        let throttle = throttle(2);
-        let at = |s: i64| throttle.admit(account(1), Bucket::Resources, s * 1_000_000);
+        let throttle = throttle();
+        let at = |s: i64| throttle.count(account(1), Bucket::Resources, 2, s * 1_000_000);
         assert!(at(0).is_ok());
         assert!(at(10).is_ok());
         assert_eq!(wait_of(at(10)), 3590);
@@ -142,8 +158,8 @@ mod tests {
 
     #[test]
     fn refused_requests_do_not_count() {
-        let throttle = throttle(1);
-        let at = |s: i64| throttle.admit(account(1), Bucket::Secrets, s * 1_000_000);
+        let throttle = throttle();
+        let at = |s: i64| throttle.count(account(1), Bucket::Secrets, 1, s * 1_000_000);
         assert!(at(0).is_ok());
         for s in 1..3600 {
             assert!(at(s).is_err());
@@ -153,24 +169,24 @@ mod tests {
 
     #[test]
     fn accounts_and_buckets_are_counted_apart() {
-        let throttle = throttle(1);
+        let throttle = throttle();
         for bucket in [Bucket::Resources, Bucket::Secrets] {
             for n in 0..3 {
-                assert!(throttle.admit(account(n), bucket, 5).is_ok());
-                assert!(throttle.admit(account(n), bucket, 5).is_err());
+                assert!(throttle.count(account(n), bucket, 1, 5).is_ok());
+                assert!(throttle.count(account(n), bucket, 1, 5).is_err());
             }
         }
     }
 
     #[test]
     fn a_clock_that_was_set_back_locks_nobody_out_for_longer_than_an_hour() {
-        let throttle = throttle(1);
-        assert!(throttle.admit(account(1), Bucket::Resources, 100 * HOUR_US).is_ok());
-        assert!(throttle.admit(account(1), Bucket::Resources, HOUR_US).is_ok());
+        let throttle = throttle();
+        assert!(throttle.count(account(1), Bucket::Resources, 1, 100 * HOUR_US).is_ok());
+        assert!(throttle.count(account(1), Bucket::Resources, 1, HOUR_US).is_ok());
     }
 
     #[test]
     fn a_limit_of_nothing_refuses_with_a_wait() {
-        assert_eq!(wait_of(throttle(0).admit(account(1), Bucket::Resources, 7)), 3600);
+        assert_eq!(wait_of(throttle().count(account(1), Bucket::Resources, 0, 7)), 3600);
     }
 }

@@ -7,19 +7,29 @@ use serde_json::{Value, json};
 
 use crate::world::World;
 
-/// S2.20, S2.21, S2.28, S2.29, OPEN-4: another's is forbidden, nobody's is not found.
+/// S2.20, S2.21, S2.28, S2.29, OPEN-4: what one may not do is forbidden; another's and nobody's are not found.
 #[tokio::test]
-async fn anothers_is_forbidden_and_nobodys_is_not_found() {
+async fn what_one_may_not_do_is_forbidden_and_what_one_may_not_know_is_not_found() {
     let world = World::new().await;
     let (alice, bob) = (world.alice().await, world.bob().await);
     let id = alice.make_service("web").await;
-    let forbidden = json!({"detail": "You do not have permission to perform this action."});
-    bob.get(&format!("/api/services/{id}/")).await.refuses(403, forbidden);
     let nobody = "123e4567-e89b-12d3-a456-426614174000";
     let not_found = json!({"detail": "Not found."});
-    bob.get(&format!("/api/services/{nobody}/"))
+    for unknown in [&id, nobody] {
+        let answer = bob.get(&format!("/api/services/{unknown}/")).await;
+        answer.refuses(404, not_found.clone());
+    }
+    let project = alice.get(&format!("/api/services/{id}/")).await.expect(200)["project"].clone();
+    let members = format!("/api/projects/{}/members/", project.as_str().expect("an id"));
+    alice
+        .post(&members, json!({"name": "bob", "role": "viewer"}))
         .await
-        .refuses(404, not_found);
+        .expect(201);
+    bob.get(&format!("/api/services/{id}/")).await.expect(200);
+    let forbidden = json!({"detail": "You do not have permission to perform this action."});
+    bob.delete(&format!("/api/services/{id}/"))
+        .await
+        .refuses(403, forbidden);
 }
 
 #[tokio::test]
@@ -174,7 +184,7 @@ async fn a_path_without_its_slash_redirects_readers_only() {
     alice.get("/api/nothing").await.expect(404);
 }
 
-/// A missing thing is missing whatever the body says; another's is forbidden likewise.
+/// A missing thing is missing whatever the body says, and another's likewise.
 #[tokio::test]
 async fn existence_is_judged_before_the_body() {
     let world = World::new().await;
@@ -185,7 +195,7 @@ async fn existence_is_judged_before_the_body() {
     broken(bob)
         .send(Method::PATCH, &path, Body::from("{"))
         .await
-        .expect(403);
+        .expect(404);
     let nobody = "/api/services/123e4567-e89b-12d3-a456-426614174000/";
     broken(alice)
         .send(Method::PATCH, nobody, Body::from("{"))

@@ -109,3 +109,38 @@ async fn requests_without_a_good_key_are_not_counted() {
     }
     alice.post("/api/projects/", json!({"name": "x"})).await.expect(201);
 }
+
+/// C6.20: a restart buys nothing, and the wait is the same after it.
+#[tokio::test]
+async fn a_restart_forgets_no_request() {
+    let limits = RateLimits {
+        resources: 4,
+        secrets: 1,
+    };
+    let world = World::with(Some(limits)).await;
+    let alice = world.alice().await;
+    let secret = alice.make("/api/secrets/", json!({"name": "s"})).await;
+    let items = format!("/api/secrets/{secret}/items/");
+    alice.make(&items, json!({"key": "A", "value": "b"})).await;
+    alice.post("/api/domains/", json!({"hostname": "?"})).await.expect(400);
+    alice.get(&items).await.expect(200);
+
+    let alice = world.restarted(alice);
+    alice
+        .delete("/api/services/123e4567-e89b-12d3-a456-426614174000/")
+        .await
+        .expect(404);
+    let answer = alice.post("/api/domains/", json!({"hostname": "a.example.com"})).await;
+    // The first was made at second 1, this is second 5.
+    assert_eq!(answer.header("retry-after"), "3596");
+    answer.expect(429);
+    alice.get(&items).await.expect(429);
+
+    let alice = world.restarted(alice);
+    alice.get(&items).await.expect(429);
+    world.advance(3595);
+    alice
+        .post("/api/domains/", json!({"hostname": "a.example.com"}))
+        .await
+        .expect(201);
+}

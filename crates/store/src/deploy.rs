@@ -114,6 +114,7 @@ pub(crate) async fn begin(tx: &mut Tx, service: &mut Service, draft: Draft, acto
         receipt: Default::default(),
     };
     insert(tx, &new, draft.secret).await?;
+    tx.about(new.id);
     count_deployment(tx, service, 1).await?;
     let reason = match (new.automatic, new.rollback_from) {
         (true, _) => "automatic rollback",

@@ -27,6 +27,8 @@ pub(crate) mod count {
     /// Of the owning account, and of each account that sees them.
     pub(crate) const PROJECTS: &str = "projects";
     pub(crate) const MEMBERSHIPS: &str = "memberships";
+    /// Of a project.
+    pub(crate) const MEMBERS: &str = "members";
     pub(crate) const API_KEYS: &str = "api_keys";
 
     /// Statistics, of a service and of a project: how deployments ended. They never shrink.

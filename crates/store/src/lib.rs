@@ -11,6 +11,7 @@
 //! A reading order: [`rows`](Service), `deploy.rs` (the life of a deployment), `system/effects.rs` (what reconcilers
 //! write), `scope/services.rs` (what owners write).
 
+mod audit;
 mod check;
 mod db;
 mod deploy;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use domain::{Error, Result};
 use tokio::sync::watch;
 
+pub use audit::{Act, AuditLine, Bucket, From, Outcome, Tampering};
 pub use input::*;
 pub use list::{INVALID_PAGE, is_invalid_page};
 pub use rows::*;

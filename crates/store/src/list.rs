@@ -305,6 +305,14 @@ pub(crate) static SECRET_ITEMS: Items = Items {
         id: "i.id",
     },
 };
+pub(crate) static MEMBERS: Items = Items {
+    statement: sql::MEMBERS,
+    order: Order {
+        fields: &[("name", "a.name"), ("created_at", "m.created_at_us")],
+        default: &[("name", Direction::Ascending)],
+        id: "m.account",
+    },
+};
 pub(crate) static API_KEYS: Items = Items {
     statement: sql::API_KEYS,
     order: Order {
@@ -341,7 +349,7 @@ pub(crate) fn all() -> Vec<String> {
         add(list.of_member, &list.order, " limit $5 offset $6");
         add(list.of_admin, &list.order, " limit $5 offset $6");
     }
-    for items in [&CONFIG_ITEMS, &SECRET_ITEMS, &API_KEYS] {
+    for items in [&CONFIG_ITEMS, &SECRET_ITEMS, &MEMBERS, &API_KEYS] {
         add(items.statement, &items.order, " limit $2 offset $3");
     }
     texts

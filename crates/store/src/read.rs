@@ -38,6 +38,16 @@ pub(crate) fn project(row: &Row) -> Result<Project> {
     })
 }
 
+pub(crate) fn member(row: &Row) -> Result<Member> {
+    Ok(Member {
+        account: row.parse("account")?,
+        name: row.text("name")?,
+        project: row.parse("project")?,
+        role: row.parse("role")?,
+        created_at_us: row.int("created_at_us")?,
+    })
+}
+
 /// The account that a resource belongs to.
 pub(crate) fn owner(row: &Row) -> Result<AccountId> {
     row.parse("account")

@@ -44,6 +44,51 @@ pub struct Project {
     pub updated_at_us: i64,
 }
 
+/// What a member may do in a project. Each role may do what the ones before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Sees everything but the values of secrets.
+    Viewer,
+    /// Changes what runs, and what it is told.
+    Developer,
+    /// Decides who is a member, and reads the project's audit log.
+    Owner,
+}
+
+impl Role {
+    pub const ALL: [Role; 3] = [Role::Viewer, Role::Developer, Role::Owner];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::Developer => "developer",
+            Role::Owner => "owner",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Role, String> {
+        let known = Role::ALL.into_iter().find(|role| role.as_str() == text);
+        known.ok_or_else(|| format!("`{text}` is no role"))
+    }
+}
+
+/// An account's place in a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub account: AccountId,
+    /// Of the account.
+    pub name: String,
+    pub project: ProjectId,
+    pub role: Role,
+    /// 0 for members of before there were roles.
+    pub created_at_us: i64,
+}
+
 /// Whether a service can be routed to (G.15).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ServiceKind {

@@ -2,10 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use engine::Finding;
+use engine::{Finding, Level};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
+use store::Tampering;
 
 use crate::ApiState;
 use crate::claim::{self, ClaimLink};
@@ -40,9 +41,32 @@ pub async fn status(State(api): State<ApiState>) -> Json<ServerStatus> {
 }
 
 pub async fn doctor(State(api): State<ApiState>) -> Json<Whole<Finding>> {
-    Json(Whole {
-        results: api.runtime.doctor().await,
-    })
+    let mut results = api.runtime.doctor().await;
+    results.push(audit_log(&api).await);
+    Json(Whole { results })
+}
+
+/// Whether the audit log is as it was written.
+async fn audit_log(api: &ApiState) -> Finding {
+    let (level, message, advice) = match api.store.system().check_audit().await {
+        Ok(None) => (Level::Ok, "as it was written".to_owned(), ""),
+        Ok(Some(Tampering { seq, what })) => (
+            Level::Error,
+            format!("line {seq}: {what}"),
+            "somebody has changed the database by hand; compare it with a copy from before",
+        ),
+        Err(error) => {
+            tracing::warn!(error.context = error.context, "the audit log cannot be checked");
+            let message = "it cannot be read now".to_owned();
+            (Level::Warning, message, "look at the server's log, and try again")
+        }
+    };
+    Finding {
+        level,
+        subject: "audit log".to_owned(),
+        message,
+        advice: advice.to_owned(),
+    }
 }
 
 pub async fn claim(State(api): State<ApiState>) -> Reply<(StatusCode, Json<ClaimLink>)> {

@@ -38,8 +38,9 @@ pub async fn get(State(api): State<ApiState>, caller: Caller) -> Reply<Json<Acco
 
 /// Resources by name, as Django REST framework's root shows them.
 pub async fn index(State(api): State<ApiState>, _caller: Caller) -> Json<BTreeMap<&'static str, String>> {
-    const RESOURCES: [&str; 9] = [
+    const RESOURCES: [&str; 10] = [
         "api-keys",
+        "audit",
         "configs",
         "deployments",
         "domains",

@@ -19,7 +19,7 @@ use super::page::{Envelope, sees_service};
 use super::plan;
 use crate::ApiState;
 use crate::body::RawBody;
-use crate::limits::{EVENTS_DEFAULT, EVENTS_MAX, NOTES_MAX};
+use crate::limits::NOTES_MAX;
 use crate::time::Stamp;
 
 /// The fourteen fields of S0.8 to S0.21 in their order, and nothing else unless `?detail=full` asks for it.
@@ -230,9 +230,7 @@ impl From<JournalEntry> for Event {
 
 pub async fn events(caller: Caller, At(id): At<DeploymentId>, params: Params) -> Reply<Json<Events>> {
     let after = params.number("after", 0, i64::MAX as u64)?.cast_signed();
-    let limit = params.number("limit", EVENTS_DEFAULT.into(), EVENTS_MAX.into())?.max(1);
-    let limit = u32::try_from(limit).unwrap_or(EVENTS_MAX);
-    let entries = caller.scope.journal(id, after, limit).await?;
+    let entries = caller.scope.journal(id, after, params.lines()?).await?;
     Ok(Json(Events {
         next_after: entries.last().map(|entry| entry.seq),
         results: entries.into_iter().map(Event::from).collect(),

@@ -28,10 +28,6 @@ use serde_json::json;
 use crate::limits;
 use crate::middleware::Trouble;
 
-/// OPEN-4, the one switch: whether a thing that exists and is another account's is said to be forbidden (the literal
-/// reading of S2.28) or not to exist.
-const FOREIGN_IS_FORBIDDEN: bool = true;
-
 /// Why a request got no answer of its own.
 #[derive(Debug, Clone)]
 pub enum Failure {
@@ -44,8 +40,6 @@ pub enum Failure {
         bytes_max: u64,
     },
     MethodNotAllowed(Method),
-    /// The caller is known, and this is for administrators.
-    NotAdministrator,
 }
 
 /// What handlers answer.
@@ -74,7 +68,6 @@ impl IntoResponse for Failure {
                 StatusCode::METHOD_NOT_ALLOWED,
                 &format!("Method \"{method}\" not allowed."),
             ),
-            Failure::NotAdministrator => forbidden(),
         }
     }
 }
@@ -83,8 +76,7 @@ fn domain_error(error: Error) -> Response {
     let trouble = Trouble::of(&error);
     let mut response = match error.kind {
         Kind::Unauthenticated(text) => unauthenticated(&text),
-        Kind::Forbidden if FOREIGN_IS_FORBIDDEN => forbidden(),
-        Kind::Forbidden => not_found(),
+        Kind::Forbidden => forbidden(),
         Kind::NotFound if store::is_invalid_page(&error) => detail(StatusCode::NOT_FOUND, store::INVALID_PAGE),
         Kind::NotFound => not_found(),
         Kind::Invalid(fields) => (StatusCode::BAD_REQUEST, Json(fields)).into_response(),

@@ -111,6 +111,12 @@ impl Params {
         }
     }
 
+    /// How many lines of a log are asked for.
+    pub fn lines(&self) -> Result<u32, Failure> {
+        let lines = self.number("limit", limits::EVENTS_DEFAULT.into(), limits::EVENTS_MAX.into())?;
+        Ok(u32::try_from(lines.max(1)).unwrap_or(limits::EVENTS_MAX))
+    }
+
     /// The part of the query that every list understands (S2.32 to S2.35, I.7 to I.9).
     pub fn list_query(&self) -> Result<ListQuery, Failure> {
         Ok(ListQuery {

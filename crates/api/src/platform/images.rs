@@ -15,7 +15,6 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use serde::Serialize;
 use tokio_util::io::StreamReader;
 
-use super::caller::Administrator;
 use super::error::{Failure, Reply};
 use super::extract::Params;
 use super::fields;
@@ -45,7 +44,7 @@ impl From<ImageInfo> for ImageView {
     }
 }
 
-pub async fn list(State(api): State<ApiState>, _: Administrator) -> Reply<Json<Whole<ImageView>>> {
+pub async fn list(State(api): State<ApiState>) -> Reply<Json<Whole<ImageView>>> {
     let images = api.runtime.images().await?;
     Ok(Json(whole(images)))
 }
@@ -53,7 +52,6 @@ pub async fn list(State(api): State<ApiState>, _: Administrator) -> Reply<Json<W
 /// Takes a tar, streamed: an OCI image layout or a `docker save` archive. `?name=` is the reference that it gets.
 pub async fn import(
     State(api): State<ApiState>,
-    _: Administrator,
     params: Params,
     request: Request,
 ) -> Reply<(StatusCode, Json<Whole<ImageView>>)> {
@@ -70,7 +68,7 @@ pub async fn import(
 }
 
 /// `?ref=` names the reference to forget.
-pub async fn remove(State(api): State<ApiState>, _: Administrator, params: Params) -> Reply<StatusCode> {
+pub async fn remove(State(api): State<ApiState>, params: Params) -> Reply<StatusCode> {
     let Some(text) = params.get("ref") else {
         return Err(Error::invalid("ref", "This field is required").into());
     };

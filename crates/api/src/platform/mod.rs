@@ -21,10 +21,12 @@
 //! - `/api/deployments/{id}/events/` (the journal), `…/receipt/`; `?detail=full` on deployments.
 //! - Exact filters `?name=`, `?hostname=`, `?service=`, `?version=`.
 //! - `/api/schema/`, all of this as an OpenAPI 3.1 document.
+//! - `/api/projects/{id}/members/` with the roles viewer, developer and owner; `/api/audit/`; `…/items/{item}/accesses/`.
 //! - `/api/projects/`, `/api/api-keys/`, `/api/account/`, and, for administrators, `/api/images/`.
 
 mod account;
 mod api_keys;
+mod audit;
 mod caller;
 mod configs;
 mod controls;
@@ -37,6 +39,7 @@ pub mod fields;
 mod images;
 mod instances;
 mod logs;
+mod members;
 pub mod page;
 mod plan;
 mod projects;

@@ -13,11 +13,11 @@ use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode};
 use store::ServiceKind;
 
-use super::caller::admit;
+use super::caller::{Gate, admit, enforce};
 use super::error::Failure;
 use super::{
-    account, api_keys, configs, controls, deployments, diff, domains, images, instances, logs, plan, projects, rollout,
-    routes, schema, secrets, services,
+    account, api_keys, audit, configs, controls, deployments, diff, domains, images, instances, logs, members, plan,
+    projects, rollout, routes, schema, secrets, services,
 };
 use crate::ApiState;
 use crate::limits::{REQUEST_TIMEOUT, UPLOAD_TIMEOUT};
@@ -86,12 +86,19 @@ fn contents() -> Table {
                 .patch(secrets::patch_item)
                 .delete(secrets::delete_item),
         )
-        // Who owns it.
+        .at("/api/secrets/{id}/items/{item}/accesses/", get(audit::accesses))
+        // Who owns it, who works on it, who did what.
         .at("/api/projects/", get(projects::list).post(projects::create))
         .at(
             "/api/projects/{id}/",
             get(projects::get).patch(projects::patch).delete(projects::delete),
         )
+        .at("/api/projects/{id}/members/", get(members::list).post(members::add))
+        .at(
+            "/api/projects/{id}/members/{item}/",
+            get(members::get).patch(members::patch).delete(members::remove),
+        )
+        .at("/api/audit/", get(audit::list))
         .at("/api/api-keys/", get(api_keys::list).post(api_keys::create))
         .at("/api/api-keys/{id}/", get(api_keys::get).delete(api_keys::revoke))
         // The machine's images, for administrators.
@@ -128,31 +135,54 @@ fn workloads(base: &str, kind: ServiceKind) -> Table {
 
 /// The face as a router.
 pub fn router(api: &ApiState) -> Router<ApiState> {
-    let table = contents();
-    let routes = table.routes.layer(from_fn_with_state(api.clone(), admit));
-    routes.merge(table.without_slash)
+    let (mut routes, mut without_slash) = (Router::new(), Router::new());
+    for Entry {
+        path,
+        methods,
+        limit,
+        kind,
+    } in contents().0
+    {
+        let gate = Gate {
+            api: api.clone(),
+            route: path.as_str().into(),
+        };
+        // The policy stands around what the route has, not around the answer to what it has not.
+        let mut methods = methods
+            .fallback(not_allowed)
+            .layer(from_fn_with_state(limit, deadline))
+            .route_layer(from_fn_with_state(gate, enforce));
+        if let Some(kind) = kind {
+            methods = methods.layer(Extension(kind));
+        }
+        without_slash = without_slash.route(path.trim_end_matches('/'), any(add_slash));
+        routes = routes.route(&path, methods);
+    }
+    // The paths without their final slash (I.5) stand outside authentication: they tell nothing.
+    routes
+        .layer(from_fn_with_state(api.clone(), admit))
+        .merge(without_slash)
 }
 
 /// Every path of the face, for tests that walk all of it.
 pub fn paths() -> Vec<String> {
-    contents().paths
+    contents().0.into_iter().map(|entry| entry.path).collect()
 }
 
 /// Routes on their way into a router.
-struct Table {
-    routes: Router<ApiState>,
-    /// The same paths without their final slash (I.5). They stand outside authentication: they tell nothing.
-    without_slash: Router<ApiState>,
-    paths: Vec<String>,
+struct Table(Vec<Entry>);
+
+struct Entry {
+    path: String,
+    methods: MethodRouter<ApiState>,
+    /// Longest time to an answer.
+    limit: Duration,
+    kind: Option<ServiceKind>,
 }
 
 impl Table {
     fn new() -> Self {
-        Table {
-            routes: Router::new(),
-            without_slash: Router::new(),
-            paths: Vec::new(),
-        }
+        Table(Vec::new())
     }
 
     fn at(self, path: &str, methods: MethodRouter<ApiState>) -> Self {
@@ -165,22 +195,22 @@ impl Table {
     }
 
     fn within(mut self, limit: Duration, path: &str, methods: MethodRouter<ApiState>) -> Self {
-        let methods = methods.fallback(not_allowed).layer(from_fn_with_state(limit, deadline));
-        self.routes = self.routes.route(path, methods);
-        self.without_slash = self.without_slash.route(path.trim_end_matches('/'), any(add_slash));
-        self.paths.push(path.to_owned());
+        self.0.push(Entry {
+            path: path.to_owned(),
+            methods,
+            limit,
+            kind: None,
+        });
         self
     }
 
     fn of_kind(mut self, kind: ServiceKind) -> Self {
-        self.routes = self.routes.layer(Extension(kind));
+        self.0.iter_mut().for_each(|entry| entry.kind = Some(kind));
         self
     }
 
     fn join(mut self, other: Table) -> Self {
-        self.routes = self.routes.merge(other.routes);
-        self.without_slash = self.without_slash.merge(other.without_slash);
-        self.paths.extend(other.paths);
+        self.0.extend(other.0);
         self
     }
 }

@@ -248,7 +248,7 @@ pub fn own<T>(fields: &mut Fields, name: &str, id: impl std::fmt::Display, found
     use domain::error::Kind;
     match found {
         Ok(_) => Ok(()),
-        Err(e) if matches!(e.kind, Kind::NotFound | Kind::Forbidden) => {
+        Err(e) if e.kind == Kind::NotFound => {
             fields.problem(name, format!("Invalid pk \"{id}\" - object does not exist."));
             Ok(())
         }

@@ -8,12 +8,12 @@ mod runtime;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
-use api::{ApiState, RateLimits, Settings};
+use api::{ApiState, RateLimits, Settings, Throttle};
 use axum::Router;
 use store::{OpenOptions, RootKey, Store};
 use tokio::sync::watch;
 
-pub use actor::Actor;
+pub use actor::{Actor, Answer};
 pub use rollouts::digest;
 pub use runtime::FakeRuntime;
 
@@ -93,6 +93,13 @@ impl World {
 
     pub fn advance(&self, seconds: i64) {
         self.clock.advance(seconds);
+    }
+
+    /// The same actor before a server that has been started anew: it remembers what the store does.
+    pub fn restarted(&self, actor: Actor) -> Actor {
+        let mut api = self.api.clone();
+        api.throttle = Arc::new(Throttle::new(api.settings.rate_limits));
+        Actor::new(api::router(api), self.clock.clone()).with_headers_of(&actor)
     }
 
     /// The server is about to end.

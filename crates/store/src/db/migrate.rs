@@ -38,6 +38,18 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/0004_preview_host.sql"),
         include_str!("../../migrations/0004_preview_host.sql"),
     ),
+    (
+        5,
+        "members and audit",
+        include_str!("../../migrations/0005_members_and_audit.sql"),
+        include_str!("../../migrations/0005_members_and_audit.sql"),
+    ),
+    (
+        6,
+        "audit append only",
+        include_str!("../../migrations/0006_audit_append_only.sqlite.sql"),
+        include_str!("../../migrations/0006_audit_append_only.postgres.sql"),
+    ),
 ];
 
 pub(super) fn migrator(engine: Engine) -> Migrator {

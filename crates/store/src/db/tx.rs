@@ -7,6 +7,7 @@ use sqlx::SqlSafeStr;
 
 use super::errors::translate;
 use super::{Db, Pool, Row, Value};
+use crate::audit::{Act, Outcome};
 use crate::sql;
 use crate::trouble::Mutant;
 
@@ -25,6 +26,10 @@ pub(crate) struct Tx {
     inner: Inner,
     now_us: i64,
     serials: Serials,
+    /// What this transaction is the change of, for the audit log.
+    act: Option<Arc<Act>>,
+    /// What it makes.
+    subject: Option<String>,
 }
 
 enum Inner {
@@ -41,6 +46,7 @@ struct Serials {
     revision: Option<i64>,
     journal: Option<i64>,
     access: Option<i64>,
+    audit: Option<i64>,
 }
 
 #[derive(Clone, Copy)]
@@ -48,16 +54,18 @@ pub(crate) enum Serial {
     Revision,
     Journal,
     Access,
+    Audit,
 }
 
 impl Serial {
-    const ALL: [Serial; 3] = [Serial::Revision, Serial::Journal, Serial::Access];
+    const ALL: [Serial; 4] = [Serial::Revision, Serial::Journal, Serial::Access, Serial::Audit];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Serial::Revision => "revision",
             Serial::Journal => "journal",
             Serial::Access => "access",
+            Serial::Audit => "audit",
         }
     }
 
@@ -66,6 +74,7 @@ impl Serial {
             Serial::Revision => &mut serials.revision,
             Serial::Journal => &mut serials.journal,
             Serial::Access => &mut serials.access,
+            Serial::Audit => &mut serials.audit,
         }
     }
 }
@@ -128,6 +137,8 @@ impl Tx {
             inner,
             now_us: db.now_us(),
             serials: Serials::default(),
+            act: None,
+            subject: None,
         };
         #[cfg(feature = "postgres")]
         if matches!(tx.inner, Inner::Postgres(_)) {
@@ -154,7 +165,19 @@ impl Tx {
             inner,
             now_us: db.now_us(),
             serials: Serials::default(),
+            act: None,
+            subject: None,
         })
+    }
+
+    /// Makes the commit append the line of `act`, once for all transactions of one act.
+    pub(crate) fn recorded_as(&mut self, act: Option<Arc<Act>>) {
+        self.act = act.filter(|act| !act.is_recorded());
+    }
+
+    /// Names what the act makes.
+    pub(crate) fn about(&mut self, subject: impl std::fmt::Display) {
+        self.subject = Some(subject.to_string());
     }
 
     /// The time of this transaction.
@@ -237,6 +260,11 @@ impl Tx {
 
     /// Makes everything durable, then wakes whoever waits for changes.
     pub(crate) async fn commit(mut self) -> Result<()> {
+        let act = self.act.take();
+        if let Some(act) = &act {
+            let subject = self.subject.take();
+            self.record(act, subject, Outcome::Done).await?;
+        }
         for serial in Serial::ALL {
             if let Some(value) = *serial.of(&mut self.serials) {
                 self.run(sql::META_SET, super::args![serial.name(), value]).await?;
@@ -245,6 +273,9 @@ impl Tx {
         let (db, revision) = (self.db.clone(), self.serials.revision);
         let revision = revision.map(|revision| revision.unsigned_abs());
         let outcome = self.make_durable(revision).await;
+        if let (Some(act), Ok(())) = (act, &outcome) {
+            act.set_recorded();
+        }
         let Some(revision) = revision else { return outcome };
         match outcome {
             Ok(()) => {

@@ -95,6 +95,7 @@ pub(crate) async fn create(
         expires_at_us,
     ];
     tx.run(sql::API_KEY_INSERT, values).await?;
+    tx.about(record.id);
     tx.count(account, count::API_KEYS, 1).await?;
     Ok((record, key))
 }

@@ -97,6 +97,7 @@ impl Scope {
         refuse_more(&mut tx, &config.to_string(), count::CONFIG_ITEMS).await?;
         tx.run(sql::CONFIG_ITEM_INSERT, args![item.id, config, key, value, now_us])
             .await?;
+        tx.about(item.id);
         tx.count(config, count::CONFIG_ITEMS, 1).await?;
         tx.changed().await?;
         tx.commit().await?;
@@ -190,6 +191,7 @@ pub(crate) async fn insert(tx: &mut Tx, config: &Config, owner: AccountId) -> Re
         config.created_at_us
     ];
     tx.run(sql::CONFIG_INSERT, values).await?;
+    tx.about(config.id);
     tx.count(config.project, count::CONFIGS, 1).await
 }
 

@@ -34,6 +34,7 @@ impl Scope {
             domain.created_at_us
         ];
         tx.run(sql::DOMAIN_INSERT, values).await?;
+        tx.about(domain.id);
         tx.count(domain.project, count::DOMAINS, 1).await?;
         tx.commit().await?;
         Ok(domain)
@@ -54,9 +55,7 @@ impl Scope {
             )
             .await?;
         let row = row.ok_or_else(|| Error::not_found(format!("domain {hostname:?}")))?;
-        if !row.bool("visible")? {
-            return Err(Error::forbidden(format!("domain {hostname:?}")));
-        }
+        self.allowed(&row, "domain", &hostname)?;
         ended(tx, read::domain(&row)?).await
     }
 

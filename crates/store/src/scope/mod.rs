@@ -5,10 +5,12 @@
 //! instances, journal lines) is then read by its parent's id.
 
 mod api_keys;
+mod audit;
 mod configs;
 mod deployments;
 mod domains;
 mod foresee;
+mod members;
 mod pending;
 mod projects;
 mod routes;
@@ -16,26 +18,33 @@ mod secrets;
 mod services;
 
 use std::fmt::Display;
+use std::sync::Arc;
 
+use domain::error::Kind;
 use domain::{AccountId, Error, ProjectId, Result};
 
 use crate::Store;
+use crate::audit::Act;
 use crate::check;
 use crate::db::{Row, Tx, Value, args};
 use crate::input::Principal;
 use crate::ledger::Actor;
+use crate::rows::Role;
 use crate::sql;
 
 /// A principal's view of the store.
 ///
 /// # Errors
-/// All operations answer `NotFound` for what does not exist, `Forbidden` for what exists and is another's (OPEN-4),
-/// `Invalid` by field for bad input, `Refused` where the present state forbids it, `Unavailable` where the database
+/// All operations answer `NotFound` for what does not exist and for what is another's, which look alike (C6.1);
+/// `Forbidden` for what the caller may see and not do (C6.2), `Invalid` by field for bad input, `Refused` where the present state forbids it, `Unavailable` where the database
 /// does not answer.
 #[derive(Clone)]
 pub struct Scope {
     store: Store,
     who: Principal,
+    /// The least that the caller must be in a project for anything of it to be found.
+    needs: Role,
+    act: Option<Arc<Act>>,
 }
 
 /// Where a new resource belongs.
@@ -47,7 +56,24 @@ struct Home {
 
 impl Scope {
     pub(crate) fn new(store: Store, who: Principal) -> Scope {
-        Scope { store, who }
+        Scope {
+            store,
+            who,
+            needs: Role::Owner,
+            act: None,
+        }
+    }
+
+    /// For an operation that needs no more than `role`. Without it owners can do everything, and others nothing.
+    pub fn needing(mut self, role: Role) -> Scope {
+        self.needs = role;
+        self
+    }
+
+    /// Changes are recorded as `act` in the audit log, in their own transactions.
+    pub fn recorded_as(mut self, act: Arc<Act>) -> Scope {
+        self.act = Some(act);
+        self
     }
 
     /// Who this view belongs to.
@@ -60,7 +86,12 @@ impl Scope {
     }
 
     async fn write(&self) -> Result<Tx> {
-        self.store.db.write().await
+        if self.needs < Role::Developer {
+            return Err(Error::forbidden("what a viewer may do changes nothing"));
+        }
+        let mut tx = self.store.db.write().await?;
+        tx.recorded_as(self.act.clone());
+        Ok(tx)
     }
 
     fn actor(&self) -> Actor {
@@ -81,11 +112,23 @@ impl Scope {
     {
         let row = tx.first(statement, self.bound([id.into()])).await?;
         let row = row.ok_or_else(|| Error::not_found(format!("{noun} {id}")))?;
-        if row.bool("visible")? {
-            Ok(row)
-        } else {
-            Err(Error::forbidden(format!("{noun} {id}")))
+        self.allowed(&row, noun, &id)?;
+        Ok(row)
+    }
+
+    /// What another account's row has in common with none at all is everything that the caller sees.
+    fn allowed(&self, row: &Row, noun: &str, id: &dyn Display) -> Result<()> {
+        let Some(role) = row.parse_or_null::<Role>("role")? else {
+            return Err(Error::not_found(format!("{noun} {id} is another's")));
+        };
+        if let Some(act) = &self.act {
+            act.saw(row.parse("seen_in")?);
         }
+        if role < self.needs {
+            let (is, needed) = (role.as_str(), self.needs.as_str());
+            return Err(Error::forbidden(format!("{noun} {id}: needs {needed}, is {is}")));
+        }
+        Ok(())
     }
 
     /// The row that a field of a body names. Absent, another's and another owner's look alike to the caller.
@@ -94,9 +137,21 @@ impl Scope {
         I: Display + Into<Value> + Copy,
     {
         let row = tx.first(statement, self.bound([id.into()])).await?;
-        match row {
-            Some(row) if row.bool("visible")? && crate::read::owner(&row)? == owner => Ok(row),
-            _ => Err(check::no_such(field, id)),
+        let row = self.choice(row, field, &id)?;
+        if crate::read::owner(&row)? == owner {
+            Ok(row)
+        } else {
+            Err(check::no_such(field, id))
+        }
+    }
+
+    /// The row that was found for a field of a body.
+    fn choice(&self, row: Option<Row>, field: &str, id: &dyn Display) -> Result<Row> {
+        let row = row.ok_or_else(|| check::no_such(field, id))?;
+        match self.allowed(&row, field, id) {
+            Err(error) if error.kind == Kind::NotFound => Err(check::no_such(field, id)),
+            Err(error) => Err(error),
+            Ok(()) => Ok(row),
         }
     }
 
@@ -110,13 +165,11 @@ impl Scope {
             }
         };
         let row = tx.first(sql::PROJECT, self.bound([project.into()])).await?;
-        match row {
-            Some(row) if row.bool("visible")? => Ok(Home {
-                project,
-                account: crate::read::owner(&row)?,
-            }),
-            _ => Err(check::no_such("project", project)),
-        }
+        let row = self.choice(row, "project", &project)?;
+        Ok(Home {
+            project,
+            account: crate::read::owner(&row)?,
+        })
     }
 
     /// Refuses a second thing of a name. Writers take turns, so the answer holds until the commit.

@@ -3,13 +3,13 @@
 use domain::{AccountId, Error, ProjectId, Result};
 use uuid::Uuid;
 
-use super::{Scope, ended};
+use super::{Scope, ended, members};
 use crate::Store;
 use crate::db::{Tx, args};
 use crate::input::{ListQuery, Page};
 use crate::ledger::count;
 use crate::list::{self, Count};
-use crate::rows::Project;
+use crate::rows::{Project, Role};
 use crate::{check, read, sql};
 
 impl Scope {
@@ -33,7 +33,7 @@ impl Scope {
 
     pub async fn project(&self, id: ProjectId) -> Result<Project> {
         let mut tx = self.read().await?;
-        let row = self.visible(&mut tx, sql::PROJECT, "project", id).await?;
+        let row = self.project_row(&mut tx, id).await?;
         ended(tx, read::project(&row)?).await
     }
 
@@ -49,9 +49,7 @@ impl Scope {
         let mut tx = self.read().await?;
         let own = self.who.account.to_string();
         let count = match (query.project, self.who.admin) {
-            (Some(only), _) => Count::Exactly(u64::from(
-                self.visible(&mut tx, sql::PROJECT, "project", only).await.is_ok(),
-            )),
+            (Some(only), _) => Count::Exactly(u64::from(self.project_row(&mut tx, only).await.is_ok())),
             (None, true) => Count::InProjects(count::PROJECTS),
             (None, false) => Count::Of(&own, count::MEMBERSHIPS),
         };
@@ -63,7 +61,7 @@ impl Scope {
 
     pub async fn patch_project(&self, id: ProjectId, name: Option<String>) -> Result<Project> {
         let mut tx = self.write().await?;
-        let row = self.visible(&mut tx, sql::PROJECT, "project", id).await?;
+        let row = self.project_row(&mut tx, id).await?;
         let mut project = read::project(&row)?;
         let Some(name) = name.filter(|name| *name != project.name) else {
             return ended(tx, project).await;
@@ -82,7 +80,7 @@ impl Scope {
     /// Only an empty project can go, and never the default one.
     pub async fn delete_project(&self, id: ProjectId) -> Result<()> {
         let mut tx = self.write().await?;
-        let row = self.visible(&mut tx, sql::PROJECT, "project", id).await?;
+        let row = self.project_row(&mut tx, id).await?;
         if read::project(&row)?.is_default {
             return Err(Error::refused("Cannot delete the default project"));
         }
@@ -118,7 +116,7 @@ pub(crate) async fn insert(store: &Store, tx: &mut Tx, project: &Project, owner:
         project.created_at_us
     ];
     tx.run(sql::PROJECT_INSERT, values).await?;
-    tx.run(sql::MEMBER_INSERT, args![owner, project.id]).await?;
-    tx.count(owner, count::PROJECTS, 1).await?;
-    tx.count(owner, count::MEMBERSHIPS, 1).await
+    tx.about(project.id);
+    members::insert(tx, project.id, owner, Role::Owner).await?;
+    tx.count(owner, count::PROJECTS, 1).await
 }

@@ -42,6 +42,7 @@ impl Scope {
             now_us,
         ];
         tx.run(sql::ROUTE_INSERT, values).await?;
+        tx.about(route.id);
         counted(&mut tx, route.project, route.service, 1).await?;
         touch(&mut tx, route.service).await?;
         tx.commit().await?;
@@ -120,11 +121,9 @@ impl Scope {
     /// The service that a route may lead to: never a worker, never another owner's.
     async fn target(&self, tx: &mut Tx, id: ServiceId, owner: Option<domain::AccountId>) -> Result<Target> {
         let row = tx.first(sql::SERVICE, self.bound([id.into()])).await?;
-        let row = row.ok_or_else(|| check::no_such("service", id))?;
+        let row = self.choice(row, "service", &id)?;
         let found = read::owner(&row)?;
-        let fits = row.bool("visible")?
-            && read::kind(&row)? == ServiceKind::Service
-            && owner.is_none_or(|owner| owner == found);
+        let fits = read::kind(&row)? == ServiceKind::Service && owner.is_none_or(|owner| owner == found);
         if !fits {
             return Err(check::no_such("service", id));
         }

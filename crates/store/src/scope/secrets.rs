@@ -111,6 +111,7 @@ impl Scope {
             args![item.id, secret, key, item.value_version, now_us],
         )
         .await?;
+        tx.about(item.id);
         tx.count(secret, count::SECRET_ITEMS, 1).await?;
         tx.changed().await?;
         tx.commit().await?;
@@ -281,6 +282,7 @@ pub(crate) async fn insert(tx: &mut Tx, secret: &Secret, owner: AccountId) -> Re
         secret.created_at_us
     ];
     tx.run(sql::SECRET_INSERT, values).await?;
+    tx.about(secret.id);
     tx.count(secret.project, count::SECRETS, 1).await
 }
 

@@ -1,6 +1,6 @@
 //! Deployments, their needs, their receipts.
 
-use super::{alone, chunk, of_admin, of_member, statements, visible};
+use super::{alone, chunk, of_admin, of_member, role, statements};
 
 macro_rules! deployment {
     () => {
@@ -27,7 +27,7 @@ macro_rules! deployments_of {
 
 statements! {
     DEPLOYMENT = concat!(
-        "select ", deployment!(), ", ", visible!("d.project"),
+        "select ", deployment!(), ", ", role!("d.project"),
         " from deployment d join service s on s.id = d.service where d.id = $3 and not s.deleting"
     );
     DEPLOYMENT_BY_VERSION = concat!("select ", deployment!(), " from deployment d where d.service = $1 and d.version = $2");

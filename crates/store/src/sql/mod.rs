@@ -5,10 +5,10 @@
 //! the number of arguments is asserted when a statement runs.
 //!
 //! Statements of tenants begin with `$1` the caller's account and `$2` whether it is an administrator. Where a single
-//! row is asked for, `visible` says whether the caller may know it, so that "absent" and "another's" can be told apart
-//! (OPEN-4). Lists take `$3` a project ('' for all), `$4` a kind or parent ('' for all), and end in an ordering made
+//! row is asked for, `role` says what the caller may do with it, and null that it is another's. Lists take `$3` a project ('' for all), `$4` a kind or parent ('' for all), and end in an ordering made
 //! of fragments that are `'static` as well, see [`crate::list`].
 
+mod audit;
 mod deployment;
 mod platform;
 mod secret;
@@ -25,13 +25,15 @@ macro_rules! statements {
     };
 }
 
-/// Whether the caller may know a row of the project in column `$project`.
-macro_rules! visible {
+/// What the caller may do in the project in column `$project`, as `role` (null for nothing), and that project.
+macro_rules! role {
     ($project:literal) => {
         concat!(
-            "($2 or exists (select 1 from member m where m.account = $1 and m.project = ",
+            "case when $2 then 'owner' else (select m.role from member m where m.account = $1 and m.project = ",
             $project,
-            ")) as visible"
+            ") end as role, ",
+            $project,
+            " as seen_in"
         )
     };
 }
@@ -75,7 +77,7 @@ macro_rules! alone {
     };
 }
 
-use {alone, chunk, of_admin, of_member, statements, visible};
+use {alone, chunk, of_admin, of_member, role, statements};
 
 /// Ids that one batch statement takes.
 pub(crate) const CHUNK: usize = 64;
@@ -84,6 +86,7 @@ pub(crate) const CHUNK: usize = 64;
 #[cfg(feature = "postgres")]
 pub(crate) const CHANNEL: &str = "hob";
 
+pub(crate) use audit::*;
 pub(crate) use deployment::*;
 pub(crate) use platform::*;
 pub(crate) use secret::*;
@@ -93,7 +96,15 @@ pub(crate) use tenant::*;
 /// All portable statements, with their names.
 #[cfg(test)]
 pub(crate) fn all() -> Vec<(&'static str, &'static str)> {
-    [deployment::ALL, platform::ALL, secret::ALL, service::ALL, tenant::ALL].concat()
+    [
+        audit::ALL,
+        deployment::ALL,
+        platform::ALL,
+        secret::ALL,
+        service::ALL,
+        tenant::ALL,
+    ]
+    .concat()
 }
 
 /// Statements that only SQLite has.

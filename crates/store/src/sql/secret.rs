@@ -1,6 +1,6 @@
 //! Secrets, their items, their sealed values.
 
-use super::{chunk, of_admin, of_member, statements, visible};
+use super::{chunk, of_admin, of_member, role, statements};
 
 macro_rules! secret {
     () => {
@@ -16,7 +16,7 @@ macro_rules! secret_item {
 }
 
 statements! {
-    SECRET = concat!("select ", secret!(), ", ", visible!("x.project"), " from secret x where x.id = $3");
+    SECRET = concat!("select ", secret!(), ", ", role!("x.project"), " from secret x where x.id = $3");
     SECRETS_OF_MEMBER = concat!(
         "select ", secret!(), " from secret x where ", of_member!("x.project"), " and $4 = ''"
     );
@@ -34,7 +34,7 @@ statements! {
 
     SECRET_ITEM = concat!("select ", secret_item!(), " from secret_item i where i.secret = $1 and i.id = $2");
     SECRET_ITEM_VISIBLE = concat!(
-        "select ", secret_item!(), ", x.project, ", visible!("x.project"),
+        "select ", secret_item!(), ", x.project, ", role!("x.project"),
         " from secret_item i join secret x on x.id = i.secret where i.id = $3"
     );
     SECRET_ITEMS = concat!("select ", secret_item!(), " from secret_item i where i.secret = $1");

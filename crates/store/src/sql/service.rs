@@ -1,6 +1,6 @@
 //! Services and instances.
 
-use super::{alone, chunk, of_admin, of_member, statements, visible};
+use super::{alone, chunk, of_admin, of_member, role, statements};
 
 macro_rules! service {
     () => {
@@ -78,7 +78,7 @@ macro_rules! edge_routes {
 
 statements! {
     SERVICE = concat!(
-        "select ", service!(), ", ", visible!("s.project"), " from service s where s.id = $3 and not s.deleting"
+        "select ", service!(), ", ", role!("s.project"), " from service s where s.id = $3 and not s.deleting"
     );
     SERVICE_BY_NAME = concat!(
         "select ", service!(), " from service s

@@ -1,10 +1,16 @@
 //! Projects, domains, routes, configs.
 
-use super::{chunk, of_admin, of_member, statements, visible};
+use super::{chunk, of_admin, of_member, role, statements};
 
 macro_rules! project {
     () => {
         "p.id, p.name, p.is_default, p.created_at_us, p.updated_at_us, p.account"
+    };
+}
+
+macro_rules! member {
+    () => {
+        "m.account, m.project, a.name, m.role, m.created_at_us from member m join account a on a.id = m.account"
     };
 }
 
@@ -34,7 +40,7 @@ macro_rules! config_item {
 }
 
 statements! {
-    PROJECT = concat!("select ", project!(), ", ", visible!("p.id"), " from project p where p.id = $3");
+    PROJECT = concat!("select ", project!(), ", ", role!("p.id"), " from project p where p.id = $3");
     PROJECT_BY_NAME = concat!(
         "select ", project!(), " from project p
         where p.name = $3 and ($2 or exists (select 1 from member m where m.account = $1 and m.project = p.id))
@@ -58,12 +64,16 @@ statements! {
             or exists (select 1 from secret where project = $1)
             or exists (select 1 from secret_value where project = $1) as used";
     PROJECT_KEY = "select data_key from project where id = $1";
-    MEMBER_INSERT = "insert into member (account, project) values ($1, $2)";
+    MEMBER_INSERT = "insert into member (account, project, role, created_at_us) values ($1, $2, $3, $4)";
+    MEMBER = concat!("select ", member!(), " where m.project = $1 and m.account = $2");
+    MEMBERS = concat!("select ", member!(), " where m.project = $1");
+    MEMBER_SET_ROLE = "update member set role = $3 where account = $1 and project = $2";
+    MEMBER_DELETE = "delete from member where account = $1 and project = $2";
     MEMBERS_OF = "select account from member where project = $1";
 
-    DOMAIN = concat!("select ", domain!(), ", ", visible!("o.project"), " from domain o where o.id = $3");
+    DOMAIN = concat!("select ", domain!(), ", ", role!("o.project"), " from domain o where o.id = $3");
     DOMAIN_BY_HOSTNAME = concat!(
-        "select ", domain!(), ", ", visible!("o.project"), " from domain o where o.hostname = $3"
+        "select ", domain!(), ", ", role!("o.project"), " from domain o where o.hostname = $3"
     );
     DOMAINS_OF_MEMBER = concat!(
         "select ", domain!(), " from domain o where ", of_member!("o.project"), " and $4 = ''"
@@ -79,7 +89,7 @@ statements! {
     DOMAIN_DELETE = "delete from domain where id = $1";
 
     ROUTE = concat!(
-        "select ", route!(), ", ", visible!("r.project"),
+        "select ", route!(), ", ", role!("r.project"),
         " from route r join domain o on o.id = r.domain where r.id = $3"
     );
     ROUTES_OF_MEMBER = concat!(
@@ -100,7 +110,7 @@ statements! {
     ROUTES_OF_SERVICE = "select id, project, service from route where service = $1";
     ROUTES_OF_DOMAIN = "select id, project, service from route where domain = $1";
 
-    CONFIG = concat!("select ", config!(), ", ", visible!("c.project"), " from config c where c.id = $3");
+    CONFIG = concat!("select ", config!(), ", ", role!("c.project"), " from config c where c.id = $3");
     CONFIGS_OF_MEMBER = concat!(
         "select ", config!(), " from config c where ", of_member!("c.project"), " and $4 = ''"
     );

@@ -2,6 +2,7 @@
 //! a caller.
 
 mod accounts;
+mod audit;
 mod edge;
 mod effects;
 mod lease;

@@ -356,6 +356,7 @@ const COUNTED: &str = "
     union all select secret, 'secret_items', count(*) from secret_item group by secret
     union all select account, 'projects', count(*) from project group by account
     union all select account, 'memberships', count(*) from member group by account
+    union all select project, 'members', count(*) from member group by project
     union all select account, 'api_keys', count(*) from api_key group by account";
 
 /// What must never be found. Each counts violations.

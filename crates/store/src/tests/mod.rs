@@ -1,5 +1,6 @@
 //! The store's tests, each on both engines.
 
+mod audit;
 mod bed;
 mod counters;
 mod crash;
@@ -11,6 +12,7 @@ mod postgres;
 mod reconcilers;
 mod registry;
 mod resources;
+mod roles;
 mod rollouts;
 mod secrets;
 mod services;

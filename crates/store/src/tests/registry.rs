@@ -61,7 +61,7 @@ fn every_statement_of_a_tenant_is_bound_to_its_principal() {
     // Statements that answer a single row say whether the caller may know it; lists are restricted to the caller's
     // projects, or marked as the administrator's.
     for (name, text) in sql::all() {
-        let single = text.contains(" as visible");
+        let single = text.contains(" as role");
         let listed = name.ends_with("_OF_MEMBER") || name.ends_with("_OF_ADMIN");
         if single {
             assert!(text.contains("m.account = $1"), "{name}");

@@ -109,7 +109,7 @@ both! {
             ("delete project", kind(theirs.delete_project(project.id).await)),
         ];
         for (attempt, kind) in attempts {
-            assert_eq!(kind, Some(Kind::Forbidden), "{attempt}");
+            assert_eq!(kind, Some(Kind::NotFound), "{attempt}");
         }
         assert_eq!(kind(theirs.revoke_api_key(key.id).await), Some(Kind::NotFound));
         assert_eq!(kind(theirs.service_by_name(ServiceKind::Service, "web", None).await), Some(Kind::NotFound));

@@ -155,6 +155,44 @@ pub fn operations() -> Vec<Operation> {
     all.extend(items("/api/secrets/{id}/items/", "SecretItem"));
     all.extend(resource("/api/projects/", "project", "Project"));
     all.extend([
+        get("/api/projects/{id}/members/", "List the members of a project").lists("Member"),
+        post("/api/projects/{id}/members/", "Let an account into a project (owners)")
+            .takes("MemberNew")
+            .answers(201, "Member"),
+        get(
+            "/api/projects/{id}/members/{item}/",
+            "Get a member, by the account's id",
+        )
+        .answers(200, "Member"),
+        Operation::new(
+            "PATCH",
+            "/api/projects/{id}/members/{item}/",
+            "Change a member's role (owners)",
+        )
+        .may_take("MemberPatch")
+        .answers(200, "Member"),
+        Operation::new(
+            "DELETE",
+            "/api/projects/{id}/members/{item}/",
+            "Remove a member (owners)",
+        )
+        .says_nothing(),
+        get(
+            "/api/audit/",
+            "Who did what: one's own acts, a project's (owners), all (administrators)",
+        )
+        .answers(200, "AuditLines")
+        .asks("project", shapes::uuid_or_nothing())
+        .asks("before", shapes::number_or_nothing())
+        .asks("after", shapes::number_or_nothing())
+        .asks("limit", shapes::number_or_nothing()),
+        get(
+            "/api/secrets/{id}/items/{item}/accesses/",
+            "Who has read the value of a secret's item",
+        )
+        .answers(200, "Accesses")
+        .asks("after", shapes::number_or_nothing())
+        .asks("limit", shapes::number_or_nothing()),
         get("/api/api-keys/", "List API keys").lists("ApiKey"),
         post("/api/api-keys/", "Make an API key; it is shown this once")
             .takes("ApiKeyNew")

@@ -117,6 +117,14 @@ pub fn all() -> Value {
         ("Project", project()),
         ("ProjectNew", new(vec![("name", name())], &["name"])),
         ("ProjectPatch", new(vec![("name", name())], &[])),
+        ("Member", member()),
+        (
+            "MemberNew",
+            new(vec![("name", name()), ("role", role())], &["name", "role"]),
+        ),
+        ("MemberPatch", new(vec![("role", role())], &[])),
+        ("AuditLines", audit_lines()),
+        ("Accesses", accesses()),
         ("ApiKey", object(api_key_fields())),
         ("ApiKeyMade", object([api_key_fields(), vec![("key", text())]].concat())),
         (
@@ -411,6 +419,47 @@ fn receipt() -> Value {
         ("drained", count()),
         ("total", count()),
     ])
+}
+
+fn role() -> Value {
+    words(&["viewer", "developer", "owner"])
+}
+
+fn member() -> Value {
+    object(vec![
+        ("id", uuid()),
+        ("name", text()),
+        ("project", uuid()),
+        ("role", role()),
+        ("created_at", time()),
+    ])
+}
+
+fn audit_lines() -> Value {
+    let line = object(vec![
+        ("seq", count()),
+        ("at", time()),
+        ("account", uuid()),
+        ("via", text()),
+        ("project", or_null(uuid())),
+        ("action", text()),
+        ("object", text()),
+        ("subject", or_null(text())),
+        ("outcome", words(&["begun", "done", "refused", "denied", "failed"])),
+        ("request", text()),
+        ("hash", text()),
+    ]);
+    object(vec![("results", list_of(line)), ("next", or_null(count()))])
+}
+
+fn accesses() -> Value {
+    let access = object(vec![
+        ("seq", count()),
+        ("at", time()),
+        ("account", uuid()),
+        ("how", text()),
+    ]);
+    object(vec![("results", list_of(access)), ("next_after", or_null(count()))])
 }
 
 fn events() -> Value {
