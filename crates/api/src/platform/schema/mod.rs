@@ -44,7 +44,7 @@ pub fn document(public_url: &str, version: &str) -> Value {
 }
 
 /// What the operations are about, in the order in which a reader wants to know it.
-const TAGS: [(&str, &str); 13] = [
+const TAGS: [(&str, &str); 14] = [
     ("services", "Deploy and manage applications in containers"),
     ("workers", "Background jobs: services without a port"),
     ("routes", "Which host and path lead to which service"),
@@ -52,9 +52,10 @@ const TAGS: [(&str, &str); 13] = [
     ("configs", "Configuration of applications"),
     ("secrets", "Encrypted values for applications"),
     ("deployments", "History, rollback, and control of what is on its way"),
-    ("projects", "What every resource belongs to"),
+    ("projects", "What every resource belongs to, and who works on it"),
     ("account", "Whose key this is"),
     ("api-keys", "Keys for scripts"),
+    ("audit", "Who did what"),
     ("images", "Images that the machine keeps, for administrators"),
     ("api", "All resources by name"),
     ("schema", "This document"),
