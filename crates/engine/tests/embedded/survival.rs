@@ -59,6 +59,8 @@ async fn the_end_of_an_instance_during_the_control_planes_absence_is_found() {
     let short = world.run("echo up; sleep 1; exit 6").await;
     let orphan = world.run("echo up; exec sleep 1000").await;
     world.said(short, "up").await;
+    // What is still in the pipe when a shim is killed is lost with it.
+    world.said(orphan, "up").await;
     let pid = world.running(orphan).await.pid.expect("a process");
     let World {
         engine,
