@@ -115,7 +115,7 @@ pub(crate) async fn begin(tx: &mut Tx, service: &mut Service, draft: Draft, acto
     };
     insert(tx, &new, draft.secret).await?;
     tx.about(new.id);
-    count_deployment(tx, service, 1).await?;
+    count_deployment(tx, service, new.created_at_us, 1).await?;
     let reason = match (new.automatic, new.rollback_from) {
         (true, _) => "automatic rollback",
         (false, Some(_)) => "rollback asked for",
@@ -306,8 +306,8 @@ pub(crate) async fn prune(tx: &mut Tx, service: &mut Service) -> Result<()> {
         tx.run(sql::DEPLOYMENT_DELETE, args![row.parse::<DeploymentId>("id")?])
             .await?;
         secrets.extend(row.parse_or_null::<SecretId>("secret")?);
+        count_deployment(tx, service, row.int("created_at_us")?, -1).await?;
     }
-    count_deployment(tx, service, -(rows.len() as i64)).await?;
     for secret in secrets {
         tx.run(sql::SECRET_VALUES_DROP_UNUSED, args![secret]).await?;
     }
@@ -368,12 +368,12 @@ pub(crate) fn moved_on(id: DeploymentId, from: Stage) -> Error {
     Error::new(Kind::Conflict(message.clone()), message)
 }
 
-/// Adds to the counters of deployments. Workers' ones count with their service only (G.16), and those of a service
-/// that is being deleted have left the project's count already.
-async fn count_deployment(tx: &mut Tx, service: &Service, n: i64) -> Result<()> {
+/// Counts a deployment in, or out. Workers' ones count with their service only (G.16), and those of a service that is
+/// being deleted have left the project's list already.
+async fn count_deployment(tx: &mut Tx, service: &Service, created_at_us: i64, n: i64) -> Result<()> {
     tx.count(service.id, count::SERVICE_DEPLOYMENTS, n).await?;
     if service.kind == ServiceKind::Service && !service.deleting {
-        tx.count(service.project, count::DEPLOYMENTS, n).await?;
+        tx.place(service.project, count::DEPLOYMENTS, created_at_us, n).await?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod deploy;
 mod input;
 mod ledger;
 mod list;
+mod position;
 mod read;
 mod rollback;
 mod rows;

@@ -1,5 +1,5 @@
-//! Pages of lists. The one place that knows how a page number becomes rows: today by offset, one day by a sparse index
-//! of positions.
+//! Pages of lists. The one place that knows how a page number becomes rows: of a long list by its positions in time
+//! ([`crate::position`]), of a short one by counting off.
 
 use domain::error::Kind;
 use domain::{Error, Result};
@@ -7,6 +7,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::db::{Row, Tx, Value, args};
 use crate::input::{Direction, ListQuery, PAGE_SIZE_MAX, Page, PageNumber, Principal};
+use crate::position::{self, Window};
 use crate::sql;
 
 /// Log context of the error for a page number beyond the end; the platform face answers 404 with this text (I.7).
@@ -27,6 +28,8 @@ pub(crate) struct List {
     pub(crate) of_member: &'static str,
     pub(crate) of_admin: &'static str,
     pub(crate) order: Order,
+    /// The column of the rows' time, where [`crate::db::Tx::place`] keeps the list's positions.
+    pub(crate) placed_by: Option<&'static str>,
 }
 
 /// A list of things that belong to one parent, which the caller was allowed to see. Its statement takes `$1` the
@@ -46,15 +49,25 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// `order by …` for an ordering that was asked for. Unknown fields are ignored (I.8).
+    /// `order by …` for an ordering that was asked for.
     pub(crate) fn clause(&self, asked: &[(String, Direction)]) -> String {
+        let terms: Vec<String> = self
+            .terms(asked)
+            .iter()
+            .map(|(column, direction)| format!("{column} {}", word(*direction)))
+            .collect();
+        format!(" order by {}", terms.join(", "))
+    }
+
+    /// What is ordered by, the most important first. Unknown fields are ignored (I.8).
+    fn terms(&self, asked: &[(String, Direction)]) -> Vec<(&'static str, Direction)> {
         let known = |name: &str| {
             self.fields
                 .iter()
                 .find(|(field, _)| *field == name)
                 .map(|(_, column)| *column)
         };
-        let mut terms: Vec<(&str, Direction)> = Vec::new();
+        let mut terms: Vec<(&'static str, Direction)> = Vec::new();
         for (name, direction) in asked {
             let Some(column) = known(name) else { continue };
             if terms.len() < ORDER_FIELDS_MAX && terms.iter().all(|(named, _)| *named != column) {
@@ -70,12 +83,17 @@ impl Order {
         }
         let ties = terms.first().map_or(Direction::Ascending, |(_, direction)| *direction);
         terms.push((self.id, ties));
-        let terms: Vec<String> = terms
-            .iter()
-            .map(|(column, direction)| format!("{column} {}", word(*direction)))
-            .collect();
-        format!(" order by {}", terms.join(", "))
+        terms
     }
+}
+
+/// The end of a list's statement.
+const COUNTED_OFF: &str = " limit $5 offset $6";
+/// Likewise, behind [`within`].
+const IN_WINDOW: &str = " limit $7 offset $8";
+
+fn within(column: &str) -> String {
+    format!(" and {column} >= $5 and {column} < $6")
 }
 
 fn word(direction: Direction) -> &'static str {
@@ -107,6 +125,10 @@ impl List {
         read: impl Fn(&Row) -> Result<T>,
     ) -> Result<Page<T>> {
         let project = query.project.map(|id| id.to_string()).unwrap_or_default();
+        let kind = match count {
+            Count::InProjects(kind) => Some(kind),
+            Count::Of(..) | Count::Exactly(_) => None,
+        };
         let count = match count {
             Count::Exactly(count) => count,
             Count::Of(owner, kind) => counter(tx, owner, kind).await?,
@@ -122,9 +144,55 @@ impl List {
         };
         let place = Place::of(query, count)?;
         let base = if who.admin { self.of_admin } else { self.of_member };
-        let text = format!("{base}{} limit $5 offset $6", self.order.clause(&query.ordering));
-        let values = args![who.account, who.admin, project, parent, place.limit, place.offset];
+        let order = self.order.clause(&query.ordering);
+        let window = match kind {
+            Some(kind) => self.window(tx, who, query, (&project, kind), &place).await?,
+            None => None,
+        };
+        let Some((column, window)) = window else {
+            let text = format!("{base}{order}{COUNTED_OFF}");
+            let values = args![who.account, who.admin, project, parent, place.limit, place.offset];
+            return place.read(tx, text, values, read).await;
+        };
+        let text = format!("{base}{}{order}{IN_WINDOW}", within(column));
+        let values = args![
+            who.account,
+            who.admin,
+            project,
+            parent,
+            window.from_us,
+            window.before_us,
+            place.limit,
+            window.skip
+        ];
         place.read(tx, text, values, read).await
+    }
+
+    /// The span of time that holds the page, and the column that it is about; `None` where rows are counted off.
+    async fn window(
+        &self,
+        tx: &mut Tx,
+        who: &Principal,
+        query: &ListQuery,
+        (project, kind): (&str, &str),
+        place: &Place,
+    ) -> Result<Option<(&'static str, Window)>> {
+        let Some(column) = self.placed_by.filter(|_| place.count >= position::WALKED_FROM) else {
+            return Ok(None);
+        };
+        let direction = match self.order.terms(&query.ordering).first() {
+            Some((first, direction)) if *first == column => *direction,
+            _ => return Ok(None),
+        };
+        let rows = position::Rows {
+            who,
+            project,
+            kind,
+            direction,
+        };
+        let left = i64::try_from(place.count).unwrap_or(i64::MAX) - place.offset;
+        let window = position::window(tx, &rows, place.offset, place.limit.min(left)).await?;
+        Ok(window.map(|window| (column, window)))
     }
 }
 
@@ -204,12 +272,13 @@ impl Place {
 }
 
 macro_rules! list {
-    ($(#[$doc:meta])* $name:ident, $member:ident, $admin:ident, $id:literal, $fields:expr, $default:expr) => {
+    ($(#[$doc:meta])* $name:ident, $member:ident, $admin:ident, $id:literal, $fields:expr, $default:expr, $placed_by:expr) => {
         $(#[$doc])*
         pub(crate) static $name: List = List {
             of_member: sql::$member,
             of_admin: sql::$admin,
             order: Order { fields: $fields, default: $default, id: $id },
+            placed_by: $placed_by,
         };
     };
 }
@@ -233,7 +302,8 @@ list!(
              when s.last_stage = 'succeeded' then 'ready' else 'error' end",
         ),
     ],
-    NEWEST
+    NEWEST,
+    Some("s.created_at_us")
 );
 list!(
     DEPLOYMENTS,
@@ -244,7 +314,8 @@ list!(
     &[
         ("deployed_at", Direction::Descending),
         ("version_number", Direction::Descending)
-    ]
+    ],
+    Some("d.created_at_us")
 );
 list!(
     ROUTES,
@@ -252,7 +323,8 @@ list!(
     ROUTES_OF_ADMIN,
     "r.id",
     &[("path", "r.path"), ("created_at", "r.created_at_us")],
-    NEWEST
+    NEWEST,
+    None
 );
 list!(
     DOMAINS,
@@ -260,7 +332,8 @@ list!(
     DOMAINS_OF_ADMIN,
     "o.id",
     &[("hostname", "o.hostname"), ("created_at", "o.created_at_us")],
-    NEWEST
+    NEWEST,
+    None
 );
 list!(
     CONFIGS,
@@ -268,7 +341,8 @@ list!(
     CONFIGS_OF_ADMIN,
     "c.id",
     &[("name", "c.name"), ("created_at", "c.created_at_us")],
-    NEWEST
+    NEWEST,
+    None
 );
 list!(
     SECRETS,
@@ -276,7 +350,8 @@ list!(
     SECRETS_OF_ADMIN,
     "x.id",
     &[("name", "x.name"), ("created_at", "x.created_at_us")],
-    NEWEST
+    NEWEST,
+    None
 );
 list!(
     PROJECTS,
@@ -284,7 +359,8 @@ list!(
     PROJECTS_OF_ADMIN,
     "p.id",
     &[("name", "p.name"), ("created_at", "p.created_at_us")],
-    NEWEST
+    NEWEST,
+    None
 );
 
 const ITEM_FIELDS: &[(&str, &str)] = &[("key", "i.key"), ("created_at", "i.created_at_us")];
@@ -346,8 +422,12 @@ pub(crate) fn all() -> Vec<String> {
         &SECRETS,
         &PROJECTS,
     ] {
-        add(list.of_member, &list.order, " limit $5 offset $6");
-        add(list.of_admin, &list.order, " limit $5 offset $6");
+        for base in [list.of_member, list.of_admin] {
+            add(base, &list.order, COUNTED_OFF);
+            if let Some(column) = list.placed_by {
+                add(&format!("{base}{}", within(column)), &list.order, IN_WINDOW);
+            }
+        }
     }
     for items in [&CONFIG_ITEMS, &SECRET_ITEMS, &MEMBERS, &API_KEYS] {
         add(items.statement, &items.order, " limit $2 offset $3");

@@ -50,6 +50,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/0006_audit_append_only.sqlite.sql"),
         include_str!("../../migrations/0006_audit_append_only.postgres.sql"),
     ),
+    (
+        7,
+        "position",
+        include_str!("../../migrations/0007_position.sql"),
+        include_str!("../../migrations/0007_position.sql"),
+    ),
 ];
 
 pub(super) fn migrator(engine: Engine) -> Migrator {

@@ -60,7 +60,7 @@ impl Scope {
         };
         self.check_service(tx, &service, &new.notes, home.account).await?;
         insert(tx, &service, home.account).await?;
-        tx.count(service.project, counted(service.kind), 1).await?;
+        tx.place(service.project, counted(service.kind), now_us, 1).await?;
         let spec = deploy::current_spec(tx, &service, None).await?;
         let secret = service.secret;
         let deployment = self.begin(tx, &mut service, spec, secret, new.notes).await?;
@@ -160,11 +160,13 @@ impl Scope {
             super::routes::remove(&mut tx, &route).await?;
         }
         if service.kind == ServiceKind::Service {
-            let deployments = list::counter(&mut tx, &id.to_string(), count::SERVICE_DEPLOYMENTS).await?;
-            tx.count(service.project, count::DEPLOYMENTS, -(deployments as i64))
-                .await?;
+            for row in tx.all(sql::DEPLOYMENT_TIMES, args![id]).await? {
+                let at_us = row.int("created_at_us")?;
+                tx.place(service.project, count::DEPLOYMENTS, at_us, -1).await?;
+            }
         }
-        tx.count(service.project, counted(service.kind), -1).await?;
+        tx.place(service.project, counted(service.kind), service.created_at_us, -1)
+            .await?;
         service.deleting = true;
         service.updated_at_us = tx.now_us();
         deploy::stand(&mut tx, &mut service).await?;

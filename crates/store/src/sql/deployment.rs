@@ -68,11 +68,12 @@ statements! {
     DEPLOYMENT_ROLLED_BACK = "update deployment set rolled_back = true
         where id = $1 and stage = 'succeeded' and not rolled_back";
     /// OPEN-7: all but the newest ten, what serves, what is on its way, and the target of a rollback on its way.
-    DEPLOYMENTS_TO_PRUNE = "select d.id, d.secret from deployment d
+    DEPLOYMENTS_TO_PRUNE = "select d.id, d.secret, d.created_at_us from deployment d
         where d.service = $1 and d.stage in ('succeeded', 'failed', 'canceled', 'superseded') and d.id <> $2
             and d.id not in (select x.id from deployment x where x.service = $1 order by x.version desc limit $3)
             and not exists (select 1 from deployment y where y.service = $1 and y.rollback_from = d.id
                 and y.stage in ('queued', 'deploying', 'paused', 'finalizing', 'canceling'))";
+    DEPLOYMENT_TIMES = "select created_at_us from deployment where service = $1";
     DEPLOYMENT_DELETE = "delete from deployment where id = $1";
     SECRETS_NEEDED_BY_SERVICE = "select distinct n.secret from deployment_secret n
         join deployment d on d.id = n.deployment where d.service = $1";

@@ -34,6 +34,25 @@ statements! {
     COUNT_OF_ADMIN = "select cast(coalesce(sum(c.n), 0) as bigint) as n from counter c
         where c.kind = $4 and cast($1 as text) is not null and $2 and ($3 = '' or c.owner = $3)";
 
+    POSITION_ADD = "insert into position (owner, kind, level, bucket, n)
+        values ($1, $2, 40, $4, $3), ($1, $2, 31, $5, $3), ($1, $2, 22, $6, $3),
+            ('', $2, 40, $4, $3), ('', $2, 31, $5, $3), ('', $2, 22, $6, $3)
+        on conflict (owner, kind, level, bucket) do update set n = position.n + excluded.n";
+    POSITION_CLEAR = "delete from position where owner in ($1, '') and kind = $2 and n = 0
+        and ((level = 40 and bucket = $3) or (level = 31 and bucket = $4) or (level = 22 and bucket = $5))";
+    POSITIONS_OF_MEMBER = "select p.bucket, cast(sum(p.n) as bigint) as n from position p
+        where p.owner in (select m.project from member m where m.account = $1 and not $2) and ($3 = '' or p.owner = $3)
+            and p.kind = $4 and p.level = $5 and p.bucket between $6 and $7
+        group by p.bucket order by p.bucket";
+    POSITIONS_OF_PROJECT = "select p.bucket, p.n from position p
+        where cast($1 as text) is not null and $2 and p.owner = $3
+            and p.kind = $4 and p.level = $5 and p.bucket between $6 and $7
+        order by p.bucket";
+    POSITIONS_OF_ALL = "select p.bucket, p.n from position p
+        where cast($1 as text) is not null and $2 and $3 = '' and p.owner = ''
+            and p.kind = $4 and p.level = $5 and p.bucket between $6 and $7
+        order by p.bucket";
+
     JOURNAL_APPEND = "insert into journal
         (seq, deployment, service, at_us, actor, from_stage, to_stage, reason, details)
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";

@@ -359,6 +359,19 @@ const COUNTED: &str = "
     union all select project, 'members', count(*) from member group by project
     union all select account, 'api_keys', count(*) from api_key group by account";
 
+/// Positions as they should be, by counting. Empty buckets are not kept.
+const PLACED: &str = "
+    with row_of (project, kind, at_us) as (
+        select d.project, 'deployments', d.created_at_us from deployment d join service s on s.id = d.service
+            where s.kind = 'service' and not s.deleting
+        union all select s.project, s.kind || 's', s.created_at_us from service s where not s.deleting),
+    owned (owner, kind, at_us) as (
+        select project, kind, at_us from row_of union all select '', kind, at_us from row_of)
+    select o.owner, o.kind || ' ' || w.level || ' ' || (o.at_us / w.width) as kind, count(*) as n
+    from owned o cross join
+        (select 22 as level, 4194304 as width union all select 31, 2147483648 union all select 40, 1099511627776) w
+    group by o.owner, o.kind || ' ' || w.level || ' ' || (o.at_us / w.width)";
+
 /// What must never be found. Each counts violations.
 const VIOLATIONS: &[(&str, &str)] = &[
     (
@@ -427,6 +440,8 @@ pub(super) async fn check(world: &World) {
     )
     .await;
     assert_eq!(kept, table(world, COUNTED).await);
+    let kept = "select owner, kind || ' ' || level || ' ' || bucket as kind, n from position";
+    assert_eq!(table(world, kept).await, table(world, PLACED).await);
     for (violation, sql) in VIOLATIONS {
         let mut tx = world.store.db.read().await.unwrap();
         assert_eq!(tx.one(sql, args![]).await.unwrap().int("n").unwrap(), 0, "{violation}");

@@ -7,6 +7,7 @@ mod crash;
 mod foresee;
 mod opening;
 mod pending;
+mod positions;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod reconcilers;
