@@ -160,3 +160,29 @@ async fn a_deleted_config_is_detached() {
         Value::Null
     );
 }
+
+/// Found by name without walking pages; nobody else's, and nothing that is not there.
+#[tokio::test]
+async fn configs_and_secrets_are_found_by_name() {
+    let world = World::new().await;
+    let (alice, bob) = (world.alice().await, world.bob().await);
+    let project = alice.make("/api/projects/", json!({"name": "p"})).await;
+    for path in ["/api/configs/", "/api/secrets/"] {
+        let id = alice.make(path, json!({"name": "live"})).await;
+        alice.make(path, json!({"name": "lively"})).await;
+        let found = alice.get(&format!("{path}?name=live")).await.expect(200);
+        assert_eq!(
+            (&found["count"], &found["results"][0]["id"]),
+            (&json!(1), &json!(id)),
+            "{path}"
+        );
+        for nothing in [
+            format!("{path}?name=liv"),
+            format!("{path}?name=live%25"),
+            format!("{path}?name=live&project={project}"),
+        ] {
+            assert_eq!(alice.get(&nothing).await.expect(200)["count"], 0, "{nothing}");
+        }
+        assert_eq!(bob.get(&format!("{path}?name=live")).await.expect(200)["count"], 0);
+    }
+}

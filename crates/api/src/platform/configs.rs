@@ -12,7 +12,7 @@ use super::caller::Caller;
 use super::error::Reply;
 use super::extract::{At, Params, Within};
 use super::fields::{self, Fields};
-use super::page::Envelope;
+use super::page::{Envelope, or_none};
 use super::workload::own;
 use crate::ApiState;
 use crate::body::RawBody;
@@ -70,8 +70,14 @@ impl From<ConfigItem> for ConfigItemView {
     }
 }
 
+/// `?name=` finds the one with that name.
 pub async fn list(State(api): State<ApiState>, caller: Caller, params: Params) -> Reply<Json<Envelope<ConfigView>>> {
-    let mut page = caller.scope.list_configs(&params.list_query()?).await?;
+    let query = params.list_query()?;
+    if let Some(name) = params.get("name") {
+        let found = or_none(caller.scope.config_by_name(name, query.project).await)?;
+        return Ok(Json(Envelope::of_one(found.map(ConfigView::from))));
+    }
+    let mut page = caller.scope.list_configs(&query).await?;
     let rows = std::mem::take(&mut page.rows);
     let views = rows.into_iter().map(ConfigView::from).collect();
     Ok(Json(Envelope::new(&api, &params, &page, views)))

@@ -16,7 +16,7 @@ use super::configs::{read_item, read_set};
 use super::error::Reply;
 use super::extract::{At, Params, Within};
 use super::fields::Fields;
-use super::page::Envelope;
+use super::page::{Envelope, or_none};
 use crate::ApiState;
 use crate::body::RawBody;
 use crate::time::Stamp;
@@ -76,8 +76,14 @@ impl SecretItemView {
     }
 }
 
+/// `?name=` finds the one with that name.
 pub async fn list(State(api): State<ApiState>, caller: Caller, params: Params) -> Reply<Json<Envelope<SecretView>>> {
-    let mut page = caller.scope.list_secrets(&params.list_query()?).await?;
+    let query = params.list_query()?;
+    if let Some(name) = params.get("name") {
+        let found = or_none(caller.scope.secret_by_name(name, query.project).await)?;
+        return Ok(Json(Envelope::of_one(found.map(SecretView::from))));
+    }
+    let mut page = caller.scope.list_secrets(&query).await?;
     let rows = std::mem::take(&mut page.rows);
     let views = rows.into_iter().map(SecretView::from).collect();
     Ok(Json(Envelope::new(&api, &params, &page, views)))

@@ -39,6 +39,15 @@ impl Scope {
         ended(tx, read::config(&row)?).await
     }
 
+    /// By name, the caller's own first.
+    pub async fn config_by_name(&self, name: &str, project: Option<ProjectId>) -> Result<Config> {
+        let mut tx = self.read().await?;
+        let project = project.map(|id| id.to_string()).unwrap_or_default();
+        let row = tx.first(sql::CONFIG_BY_NAME, self.bound(args![project, name])).await?;
+        let row = row.ok_or_else(|| Error::not_found(format!("config {name:?}")))?;
+        ended(tx, read::config(&row)?).await
+    }
+
     pub async fn list_configs(&self, query: &ListQuery) -> Result<Page<Config>> {
         let mut tx = self.read().await?;
         let count = Count::InProjects(count::CONFIGS);

@@ -41,6 +41,15 @@ impl Scope {
         ended(tx, read::secret(&row)?).await
     }
 
+    /// By name, the caller's own first.
+    pub async fn secret_by_name(&self, name: &str, project: Option<ProjectId>) -> Result<Secret> {
+        let mut tx = self.read().await?;
+        let project = project.map(|id| id.to_string()).unwrap_or_default();
+        let row = tx.first(sql::SECRET_BY_NAME, self.bound(args![project, name])).await?;
+        let row = row.ok_or_else(|| Error::not_found(format!("secret {name:?}")))?;
+        ended(tx, read::secret(&row)?).await
+    }
+
     pub async fn list_secrets(&self, query: &ListQuery) -> Result<Page<Secret>> {
         let mut tx = self.read().await?;
         let count = Count::InProjects(count::SECRETS);

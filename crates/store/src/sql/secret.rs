@@ -17,6 +17,11 @@ macro_rules! secret_item {
 
 statements! {
     SECRET = concat!("select ", secret!(), ", ", role!("x.project"), " from secret x where x.id = $3");
+    SECRET_BY_NAME = concat!(
+        "select ", secret!(), " from secret x where x.name = $4 and ($3 = '' or x.project = $3)
+            and ($2 or exists (select 1 from member m where m.account = $1 and m.project = x.project))
+        order by case when x.account = $1 then 0 else 1 end, x.created_at_us limit 1"
+    );
     SECRETS_OF_MEMBER = concat!(
         "select ", secret!(), " from secret x where ", of_member!("x.project"), " and $4 = ''"
     );

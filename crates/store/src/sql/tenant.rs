@@ -111,6 +111,11 @@ statements! {
     ROUTES_OF_DOMAIN = "select id, project, service from route where domain = $1";
 
     CONFIG = concat!("select ", config!(), ", ", role!("c.project"), " from config c where c.id = $3");
+    CONFIG_BY_NAME = concat!(
+        "select ", config!(), " from config c where c.name = $4 and ($3 = '' or c.project = $3)
+            and ($2 or exists (select 1 from member m where m.account = $1 and m.project = c.project))
+        order by case when c.account = $1 then 0 else 1 end, c.created_at_us limit 1"
+    );
     CONFIGS_OF_MEMBER = concat!(
         "select ", config!(), " from config c where ", of_member!("c.project"), " and $4 = ''"
     );
