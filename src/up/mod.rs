@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use api::ApiState;
 use domain::Error;
+use domain::error::Kind;
 use engine::Engine;
 use engine::embedded::{Embedded, UserNamespace, enter_user_namespace_if_needed};
 use reconcile::{Live, Parts, Reconciler};
@@ -46,6 +47,7 @@ pub fn run(args: UpArgs, host: &Host) -> ExitCode {
         }
     };
     start_logging(config.log_format, host.log_filter.as_deref());
+    refuse_core_files();
     // Before there is a second thread: the kernel lets no other process change its user namespace.
     let user = enter_user_namespace_if_needed(&config.data_dir).unwrap_or_else(|error| {
         tracing::warn!(%error, "no user namespace of one's own; what that means is said below");
@@ -64,6 +66,16 @@ pub fn run(args: UpArgs, host: &Host) -> ExitCode {
             eprintln!("hob up: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A core file would hold the root key and every secret in plain text. One byte is the limit that the kernel takes as
+/// "none at all"; with zero it would still hand the core to a program where one is configured (core(5)). Edge and shims
+/// inherit it.
+fn refuse_core_files() {
+    use nix::sys::resource::{Resource, setrlimit};
+    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 1, 1).or_else(|_| setrlimit(Resource::RLIMIT_CORE, 0, 0)) {
+        tracing::warn!(%error, "a crash may leave a core file, and it would hold secrets");
     }
 }
 
@@ -312,7 +324,10 @@ fn now_us() -> i64 {
     i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// A domain error at the top of the program: the operator is who the log context is for.
+/// A domain error at the top of the program: the operator is who the log context is for. What to do comes before it.
 fn told(error: Error) -> anyhow::Error {
-    anyhow!(error.context)
+    match error.kind {
+        Kind::Unavailable(advice) if !error.context.contains(&advice) => anyhow!(error.context).context(advice),
+        _ => anyhow!(error.context),
+    }
 }

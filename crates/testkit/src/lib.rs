@@ -5,6 +5,7 @@
 //! - [`load`]: an open-loop load generator that gives every request exactly one outcome; also the program `hob-load`.
 //! - [`conformance`]: what every engine must do, run against the fake one and against real ones.
 //! - [`bench`]: what `bin/bench` measures; also the program `hob-bench`.
+//! - [`planted`]: a secret, and a search for it in every form.
 //! - [`postgres`]: a PostgreSQL server of the test's own.
 //! - [`system`]: starts the real `hob`, watches it from outside, and checks that nothing of it is left behind.
 //!
@@ -17,6 +18,7 @@ pub mod fake_edge;
 pub mod fake_engine;
 pub mod http1;
 pub mod load;
+pub mod planted;
 pub mod postgres;
 pub mod script;
 pub mod system;

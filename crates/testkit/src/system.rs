@@ -67,6 +67,8 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// Further flags of `hob up`.
     pub flags: Vec<String>,
+    /// Variables of `hob up` and of every command, beside the harness's own.
+    pub variables: Vec<(String, String)>,
     /// SIGTERM ends the instances too.
     pub stop_instances: bool,
 }
@@ -76,6 +78,7 @@ impl Default for Options {
         Options {
             data_dir: None,
             flags: Vec::new(),
+            variables: Vec::new(),
             stop_instances: true,
         }
     }
@@ -234,6 +237,7 @@ impl Hob {
         if let Some(level) = std::env::var_os("HOB_LOG") {
             command.env("HOB_LOG", level);
         }
+        command.envs(self.options.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -289,6 +293,11 @@ impl Hob {
     /// The process id of the control plane.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Of whatever role.
+    pub fn all_processes(&self) -> Vec<u32> {
+        processes::of_any(&self.binary)
     }
 
     pub fn processes(&self, role: Role) -> Vec<u32> {
