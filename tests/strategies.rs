@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::load::{Audit, Load, LoadPlan};
-use testkit::system::{App, Hob, eventually};
+use testkit::system::{App, Hob, Instance, eventually};
 
 const HOB: &str = env!("CARGO_BIN_EXE_hob");
 const SOON: Duration = Duration::from_secs(90);
@@ -53,6 +53,17 @@ fn until_stage(hob: &Hob, stage: &str) {
     eventually(SOON, &format!("the deployment is {stage}"), || {
         hob.stage("web") == stage
     });
+}
+
+/// What a page of this host says of its version.
+fn version_at(hob: &Hob, host: &str) -> String {
+    let page = hob.get(host, "/").expect("an answer").text();
+    let version = page.split("version ").nth(1).and_then(|rest| rest.split(',').next());
+    version.map(str::to_owned).unwrap_or(page)
+}
+
+fn ids_of(instances: Vec<Instance>) -> Vec<String> {
+    instances.into_iter().map(|instance| instance.id).collect()
 }
 
 /// The newest deployment, whole.
@@ -108,12 +119,7 @@ fn canary_story(setting: &str) {
         until_stage(&hob, "canceled");
         serve_on(load);
     });
-    assert!(
-        hob.get("web.localhost", "/")
-            .expect("an answer")
-            .text()
-            .contains("version 1")
-    );
+    assert_eq!(version_at(&hob, "web.localhost"), "1");
 }
 
 #[test]
@@ -135,12 +141,7 @@ fn a_canary_gets_its_share_of_the_requests_and_not_more() {
     roll(&hob, "web:1", "canary", json!({ "steps": steps }));
     until_stage(&hob, "paused");
     let new = (0..REQUESTS)
-        .filter(|_| {
-            hob.get("web.localhost", "/")
-                .expect("an answer")
-                .text()
-                .contains("version 1")
-        })
+        .filter(|_| version_at(&hob, "web.localhost") == "1")
         .count();
     let p = f64::from(PERCENT) / 100.0;
     let expected = f64::from(REQUESTS) * p;
@@ -155,41 +156,20 @@ fn blue_green_story(setting: &str) {
     under_load(&hob, |load| {
         roll(&hob, "web:1", "blue_green", json!({ "keep_warm_ms": 600_000 }));
         until_stage(&hob, "paused");
-        let preview = hob.get("web-preview.localhost", "/").expect("an answer").text();
-        assert!(preview.contains("version 1"), "{preview}");
-        assert!(
-            hob.get("web.localhost", "/")
-                .expect("an answer")
-                .text()
-                .contains("version 0")
-        );
+        assert_eq!(version_at(&hob, "web-preview.localhost"), "1");
+        assert_eq!(version_at(&hob, "web.localhost"), "0");
         serve_on(load);
         go_on(&hob);
         until_stage(&hob, "succeeded");
-        assert!(
-            hob.get("web.localhost", "/")
-                .expect("an answer")
-                .text()
-                .contains("version 1")
-        );
+        assert_eq!(version_at(&hob, "web.localhost"), "1");
         assert_eq!(hob.instances("web").len(), 6, "the old version is kept warm");
         serve_on(load);
-        let warm: Vec<String> = hob
-            .instances("web")
-            .iter()
-            .map(|instance| instance.id.clone())
-            .collect();
+        let warm = ids_of(hob.instances("web"));
         hob.cli(&["rollback", "web", "--wait"]).ok();
-        assert!(
-            hob.get("web.localhost", "/")
-                .expect("an answer")
-                .text()
-                .contains("version 0")
-        );
-        assert!(
-            hob.serving("web").iter().all(|instance| warm.contains(&instance.id)),
-            "nothing had to be started"
-        );
+        assert_eq!(version_at(&hob, "web.localhost"), "0");
+        let serving = ids_of(hob.serving("web"));
+        assert_eq!(serving.len(), 3);
+        assert!(serving.iter().all(|id| warm.contains(id)), "nothing had to be started");
         serve_on(load);
     });
 }
@@ -219,12 +199,7 @@ fn no_request_fails_while_an_app_that_may_run_only_once_is_replaced() {
     serve_on(&load);
     let report = load.finish();
     assert_eq!(report.failed(), 0, "{}", report.table());
-    assert!(
-        hob.get("web.localhost", "/")
-            .expect("an answer")
-            .text()
-            .contains("version 1")
-    );
+    assert_eq!(version_at(&hob, "web.localhost"), "1");
 }
 
 #[test]
@@ -243,7 +218,7 @@ fn no_request_fails_while_a_crash_looping_image_is_tried_and_given_up() {
 #[test]
 fn a_release_command_runs_once_in_the_new_image_and_its_failure_changes_nothing() {
     let Some(hob) = platform("2", &[]) else { return };
-    let serving = || -> Vec<String> { hob.serving("web").into_iter().map(|instance| instance.id).collect() };
+    let serving = || ids_of(hob.serving("web"));
     let before = serving();
     let service = hob.service("web");
     let path = format!("/api/services/{}/", service["id"].as_str().expect("an id"));
@@ -262,10 +237,5 @@ fn a_release_command_runs_once_in_the_new_image_and_its_failure_changes_nothing(
     assert_eq!(serving(), before);
     release("web:2", "0");
     until_stage(&hob, "succeeded");
-    assert!(
-        hob.get("web.localhost", "/")
-            .expect("an answer")
-            .text()
-            .contains("version 2")
-    );
+    assert_eq!(version_at(&hob, "web.localhost"), "2");
 }

@@ -350,8 +350,9 @@ impl Reconciler {
             self.routes.mark_changed();
         }
         if self.routes.epoch() + 1 > self.epoch_promised {
-            self.epoch_promised = self.routes.epoch() + EPOCH_BLOCK;
-            self.parts.store.system().raise_edge_epoch(self.epoch_promised).await?;
+            let promised = self.routes.epoch() + EPOCH_BLOCK;
+            self.parts.store.system().raise_edge_epoch(promised).await?;
+            self.epoch_promised = promised;
         }
         if let Some(table) = self
             .routes

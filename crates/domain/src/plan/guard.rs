@@ -131,14 +131,13 @@ fn canary_bound(course: Option<&Course>, observed: &Observed, plan: &Plan) -> Re
         return Ok(());
     };
     let is_new = |template: &crate::Template| *template == course.goal.template;
-    let mut actions = plan.actions.iter();
-    let adds = actions.any(|a| matches!(a, Action::Add { template, .. } if is_new(template)));
     let added = plan.actions.iter();
     let added = added.filter(|a| matches!(a, Action::Add { template, .. } if is_new(template)));
+    let added = added.count();
     let staying = observed.instances.iter();
     let staying = staying.filter(|s| alive(s) && !s.retiring && is_new(&s.template));
-    let (canary, wanted) = (staying.count() + added.count(), course.wanted().canary);
-    if adds && canary > wanted as usize {
+    let (canary, wanted) = (staying.count() + added, course.wanted().canary);
+    if added > 0 && canary > wanted as usize {
         return violation(
             22,
             format!("{canary} instances of the new version exceed {wanted} of its step"),

@@ -57,11 +57,11 @@ impl Scene<'_> {
     fn stop(&self, seen: &Seen, plan: &mut Plan) {
         let options = self.course.as_ref().map(|c| c.goal.options.clone()).unwrap_or_default();
         let grace = options.stop_grace();
-        let (id, cut) = (seen.id, true);
+        let id = seen.id;
         match seen.route {
             RouteState::Out => plan.actions.push(Action::Stop { id, grace, cut: false }),
             RouteState::Leaving { drained_for: Some(age) } if age >= options.drain() => {
-                plan.actions.push(Action::Stop { id, grace, cut });
+                plan.actions.push(Action::Stop { id, grace, cut: true });
             }
             RouteState::Leaving { drained_for: Some(age) } => wake_after(plan, options.drain() - age),
             RouteState::Leaving { drained_for: None } | RouteState::Entering | RouteState::In => {}

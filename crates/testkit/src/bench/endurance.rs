@@ -8,7 +8,7 @@ use super::rollout::{deploy, platform};
 use super::{Bench, Measure, Row, median};
 use crate::Dice;
 use crate::load::{Audit, Load, LoadPlan, Report};
-use crate::system::{Hob, Role, eventually, eventually_some, kill};
+use crate::system::{Hob, LogTail, Role, eventually, eventually_some, kill};
 
 const RATE: f64 = 300.0;
 const SOON: Duration = Duration::from_secs(120);
@@ -46,23 +46,30 @@ fn rollouts_of(bench: &Bench, what: &str, setting: &str) -> anyhow::Result<Row> 
         );
     }
     let each = began.elapsed().as_secs_f64() / bench.rollouts.max(1) as f64;
-    let report = load.finish();
-    eprintln!("{}", report.table());
-    let audit = Audit::new(&report.posts, &tail.delivered());
-    let bad = report.failed() + (audit.twice.len() + audit.lost.len()) as u64;
-    Ok(Row {
-        ours: format!(
-            "{} failed of {}, {} delivered twice, {} lost of {}; {each:.1} s each",
-            report.failed(),
-            report.sent(),
-            audit.twice.len(),
-            audit.lost.len(),
-            audit.sent
-        ),
-        aim: "0".to_owned(),
-        met: Some(bad == 0 && report.sent() > 0),
-        ..Row::new(format!("{} rollouts under load, {what}", bench.rollouts))
-    })
+    let row = Row::new(format!("{} rollouts of {each:.1} s under load, {what}", bench.rollouts));
+    Ok(row.of_load(&load.finish(), tail))
+}
+
+impl Row {
+    /// What became of every request of a load, and of every POST that `tail` saw delivered.
+    pub(super) fn of_load(self, report: &Report, tail: LogTail) -> Self {
+        eprintln!("{}", report.table());
+        let audit = Audit::new(&report.posts, &tail.delivered());
+        let bad = report.failed() + (audit.twice.len() + audit.lost.len()) as u64;
+        Row {
+            ours: format!(
+                "{} failed of {}, {} delivered twice, {} lost of {}",
+                report.failed(),
+                report.sent(),
+                audit.twice.len(),
+                audit.lost.len(),
+                audit.sent
+            ),
+            aim: "0".to_owned(),
+            met: Some(bad == 0 && report.sent() > 0),
+            ..self
+        }
+    }
 }
 
 pub(super) fn kills(bench: &Bench) -> anyhow::Result<Vec<Row>> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::rollout::{deploy, platform};
 use super::{Bench, Measure, Row, median};
-use crate::load::{Audit, Load, LoadPlan};
+use crate::load::{Load, LoadPlan};
 use crate::system::{App, Hob, eventually};
 
 const RATE: f64 = 300.0;
@@ -69,23 +69,8 @@ fn story(
         }
         eventually(SOON, "the rollout has succeeded", || hob.stage("web") == "succeeded");
     }
-    let report = load.finish();
-    eprintln!("{}", report.table());
-    let audit = Audit::new(&report.posts, &tail.delivered());
-    let bad = report.failed() + (audit.twice.len() + audit.lost.len()) as u64;
-    Ok(Row {
-        ours: format!(
-            "{} failed of {}, {} delivered twice, {} lost of {}",
-            report.failed(),
-            report.sent(),
-            audit.twice.len(),
-            audit.lost.len(),
-            audit.sent
-        ),
-        aim: "0".to_owned(),
-        met: Some(bad == 0 && report.sent() > 0),
-        ..Row::new(format!("{strategy} there and back under load, an app that {what}"))
-    })
+    let row = Row::new(format!("{strategy} there and back under load, an app that {what}"));
+    Ok(row.of_load(&load.finish(), tail))
 }
 
 /// From the accepted change until a crash-looping version is given up and the old one is whole and alone.
