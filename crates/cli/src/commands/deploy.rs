@@ -268,51 +268,36 @@ impl Deploy {
         let first = found.service.last_deployment.clone();
         match first.or(found.service.active_deployment.clone()) {
             Some(deployment) => Ok((found, deployment)),
-            None => Err(Trouble::failed(format!(
-                "{} was created, and the server names no deployment of it",
-                self.name
-            ))
-            .advise(format!("`hob status {}` shows what became of it", self.name))),
+            None => Err(self.nothing_deployed("created")),
         }
     }
 
-    /// A change makes a deployment by itself; without one the deployment is asked for.
+    /// A change is deployed with the settings of now, also where it is one of numbers only or none at all; without any
+    /// the deployment is asked for.
     async fn change(&self, session: &mut Session<'_>, found: Found, config: Option<String>) -> Result<(Found, String)> {
         let cannot = |trouble: Trouble| stale(trouble).within(format!("cannot deploy {}", self.name));
-        let before = found.service.last_deployment.clone();
+        let note = self.note.as_ref().map(|note| ("notes".to_owned(), json!(note)));
         let mut fields = self.fields(config);
-        if self.apply.is_some() {
-            fields.extend(self.note.as_ref().map(|note| ("notes".to_owned(), json!(note))));
-            fields.extend(self.bound());
+        fields.extend(self.bound());
+        if fields.is_empty() {
+            let body = Value::Object(note.into_iter().collect());
+            let document = session.client.post(&found.path("deployments/"), body).await;
+            let deployment: model::Deployment = model::read(&document.map_err(cannot)?)?;
+            return Ok((found, deployment.id));
         }
-        let found = if fields.is_empty() {
-            found
-        } else {
-            // What was planned is a deployment in any case, and scaling alone would keep the settings that instances
-            // were given before.
-            fields.insert("deploy".to_owned(), json!(true));
-            let document = session.client.patch(&found.path(""), Value::Object(fields)).await;
-            Found::new(found.kind, document.map_err(cannot)?)?
-        };
-        if let Some(made) = found
-            .service
-            .last_deployment
-            .clone()
-            .filter(|last| before.as_ref() != Some(last))
-        {
-            return Ok((found, made));
+        fields.extend(note);
+        fields.insert("deploy".to_owned(), json!(true));
+        let document = session.client.patch(&found.path(""), Value::Object(fields)).await;
+        let found = Found::new(found.kind, document.map_err(cannot)?)?;
+        match found.service.last_deployment.clone() {
+            Some(deployment) => Ok((found, deployment)),
+            None => Err(self.nothing_deployed("changed")),
         }
-        let body = self
-            .note
-            .as_ref()
-            .map_or_else(|| json!({}), |note| json!({ "notes": note }));
-        let document = session
-            .client
-            .post(&found.path("deployments/"), body)
-            .await
-            .map_err(cannot)?;
-        let deployment: model::Deployment = model::read(&document)?;
-        Ok((found, deployment.id))
+    }
+
+    fn nothing_deployed(&self, what: &str) -> Trouble {
+        let trouble = format!("{} was {what}, and the server names no deployment of it", self.name);
+        Trouble::failed(trouble).advise(format!("`hob status {}` shows what became of it", self.name))
     }
 
     /// Binds the change to a plan.

@@ -118,21 +118,23 @@ async fn a_change_makes_one_deployment_and_no_change_asks_for_one() {
     assert_eq!(fake.writes(), ["PATCH /api/services/services-1/"]);
     assert_eq!(
         fake.body("PATCH /api/services/services-1/"),
-        json!({ "image": "web:2" })
+        json!({ "image": "web:2", "deploy": true })
     );
 
     fake.state().requests.clear();
     let ran = run(&environment(&fake), "hob deploy web --image web:2 --note again").await;
     assert_eq!(ran.outcome, Outcome::Done, "{}", ran.err);
     says(&ran.out, &["web version 3 serves"]);
-    let posted = "POST /api/services/services-1/deployments/";
-    assert_eq!(fake.writes().last().map(String::as_str), Some(posted));
-    assert_eq!(fake.body(posted), json!({ "notes": "again" }));
+    assert_eq!(fake.writes(), ["PATCH /api/services/services-1/"]);
+    let sent = fake.body("PATCH /api/services/services-1/");
+    assert_eq!(sent, json!({ "image": "web:2", "deploy": true, "notes": "again" }));
 
     fake.state().requests.clear();
-    let ran = run(&environment(&fake), "hob deploy web").await;
+    let ran = run(&environment(&fake), "hob deploy web --note once-more").await;
     assert_eq!(ran.outcome, Outcome::Done, "{}", ran.err);
+    let posted = "POST /api/services/services-1/deployments/";
     assert_eq!(fake.writes(), [posted]);
+    assert_eq!(fake.body(posted), json!({ "notes": "once-more" }));
 }
 
 #[tokio::test]
