@@ -11,6 +11,7 @@ pub mod life;
 pub mod mutants;
 pub mod scenario;
 pub mod shrink;
+pub mod switch;
 pub mod turns;
 pub mod wires;
 pub mod world;

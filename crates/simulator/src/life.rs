@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use crate::book::Book;
+use crate::switch::Switch;
 
 /// A contact of the control plane with the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,9 +147,9 @@ pub struct Life {
     pub number: u32,
     pub listed: Arc<AtomicBool>,
     pub fuses: Fuses,
-    dead: watch::Sender<bool>,
+    dead: Switch,
     /// Its process stands still, as one that was stopped or swapped out.
-    paused: watch::Sender<bool>,
+    paused: Switch,
     on_main: Arc<AtomicBool>,
     /// How long it stays dead, or stands still.
     lasts: Arc<Mutex<Duration>>,
@@ -173,8 +172,8 @@ impl Life {
             number,
             listed: Arc::default(),
             fuses,
-            dead: watch::Sender::new(false),
-            paused: watch::Sender::new(false),
+            dead: Switch::default(),
+            paused: Switch::default(),
             on_main: Arc::default(),
             lasts: Arc::default(),
             book,
@@ -182,12 +181,12 @@ impl Life {
     }
 
     pub fn is_dead(&self) -> bool {
-        *self.dead.borrow()
+        self.dead.is_on()
     }
 
     /// It has begun to act, and nothing has ended or stopped it.
     pub fn is_at_work(&self) -> bool {
-        self.listed.load(Ordering::Relaxed) && !self.is_dead() && !*self.paused.borrow()
+        self.listed.load(Ordering::Relaxed) && !self.is_dead() && !self.paused.is_on()
     }
 
     /// A point at which the control plane can be cut off: nothing after it happens. Its own task ends here at once;
@@ -203,12 +202,12 @@ impl Life {
             Some(Fate::StandsStill(lasts)) => {
                 self.book.say(format!("[{}] STANDS STILL {when} {op:?}", self.number));
                 *self.lasts.lock().unwrap_or_else(PoisonError::into_inner) = lasts;
-                self.paused.send_replace(true);
+                self.paused.set(true);
             }
             Some(Fate::Dies(back_after)) => {
                 self.book.say(format!("[{}] CRASHES {when} {op:?}", self.number));
                 *self.lasts.lock().unwrap_or_else(PoisonError::into_inner) = back_after;
-                self.dead.send_replace(true);
+                self.dead.set(true);
                 if on_main {
                     resume_unwind(Box::new(Crash));
                 }
@@ -217,12 +216,12 @@ impl Life {
     }
 
     pub fn resume(&self) {
-        self.paused.send_replace(false);
+        self.paused.set(false);
     }
 
     /// Until its process stands still. Answers for how long.
     pub async fn pausing(&self) -> Duration {
-        self.until_paused_is(true).await;
+        self.paused.until(true).await;
         self.lasts()
     }
 
@@ -232,31 +231,16 @@ impl Life {
 
     /// Until its process does not stand still.
     pub async fn awake(&self) {
-        self.until_paused_is(false).await;
-    }
-
-    async fn until_paused_is(&self, wanted: bool) {
-        // The sender lives as long as this life is known to anybody.
-        let _ = self
-            .paused
-            .subscribe()
-            .wait_for(|paused| *paused == wanted)
-            .await
-            .is_ok();
+        self.paused.until(false).await;
     }
 
     /// `work` for as long as this life lasts; never ready again after that.
     pub async fn while_alive<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::select! {
             biased;
-            () = self.death() => std::future::pending().await,
+            () = self.dead.until(true) => std::future::pending().await,
             done = work => done,
         }
-    }
-
-    async fn death(&self) {
-        // The sender lives as long as this life is known to anybody.
-        let _ = self.dead.subscribe().wait_for(|dead| *dead).await.is_ok();
     }
 
     /// Runs the reconciler's own task until it ends or this life does.
@@ -276,14 +260,14 @@ impl Life {
         let end = loop {
             tokio::select! {
                 biased;
-                () = self.death() => break self.crashed(),
+                () = self.dead.until(true) => break self.crashed(),
                 _ = self.pausing() => {}
                 end = &mut guarded => break end,
             }
             self.awake().await;
         };
         // Whatever it started elsewhere ends with it.
-        self.dead.send_replace(true);
+        self.dead.set(true);
         end
     }
 

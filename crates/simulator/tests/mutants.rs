@@ -53,7 +53,7 @@ is_found! {
     a_stop_before_the_drain: StopBeforeDrain by [4];
     an_acknowledgement_that_is_not_waited_for: DropAcknowledgement by [2, 4, 10];
     a_success_before_all_are_routed: SuccessTooEarly by [10];
-    a_cancel_that_brings_the_new_version: CancelKeepsNew by [2, 10, 11, 22];
+    a_cancel_that_brings_the_new_version: CancelKeepsNew by [1, 2, 10, 11, 22];
     a_rollout_without_a_floor: ForgetFloor by [1, 2, 21];
     a_route_to_what_is_not_ready: RouteUnready by [3];
     a_rollout_that_is_never_given_up: NoDeadline by [14, 15];
