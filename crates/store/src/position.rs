@@ -7,7 +7,8 @@
 //! the narrowest buckets, adding up what lies before the page, and ends with a span of time that holds the page.
 //!
 //! # Guarantees
-//! A walk reads at most 512 buckets per level and project below the widest, whatever the length of the list. The
+//! A walk reads at most 512 buckets per level and project below the widest, whatever the length of the list, and gets
+//! one row of each level. The
 //! span holds the page and at most the rest of two of the narrowest buckets. `skip` is exact: it is the sum of counters
 //! that belong to the snapshot in which the page is read.
 //!
@@ -16,7 +17,7 @@
 
 use domain::Result;
 
-use crate::db::{Row, Tx, args};
+use crate::db::{Tx, args};
 use crate::input::{Direction, Principal};
 use crate::sql;
 
@@ -42,9 +43,10 @@ pub(crate) struct Rows<'a> {
     pub(crate) direction: Direction,
 }
 
-/// One of the narrowest buckets, and how many rows come before it.
+/// A bucket, how many rows it holds, and how many come before it.
 struct Found {
     bucket: i64,
+    n: i64,
     before: i64,
 }
 
@@ -68,62 +70,65 @@ pub(crate) async fn window(tx: &mut Tx, rows: &Rows<'_>, offset: i64, limit: i64
     let Some(first) = find(tx, rows, offset).await? else {
         return Ok(None);
     };
-    let Some(last) = find(tx, rows, offset + limit - 1).await? else {
-        return Ok(None);
+    let end = offset + limit - 1;
+    let last = match first.before + first.n > end {
+        true => first.bucket,
+        false => match find(tx, rows, end).await? {
+            Some(last) => last.bucket,
+            None => return Ok(None),
+        },
     };
     let narrow = LEVELS[LEVELS.len() - 1];
     Ok(Some(Window {
-        from_us: first.bucket.min(last.bucket) << narrow,
-        before_us: (first.bucket.max(last.bucket) + 1) << narrow,
+        from_us: first.bucket.min(last) << narrow,
+        before_us: (first.bucket.max(last) + 1) << narrow,
         skip: offset - first.before,
     }))
 }
 
 /// The bucket that holds the row at `position`, counted from the beginning of the list.
 async fn find(tx: &mut Tx, rows: &Rows<'_>, position: i64) -> Result<Option<Found>> {
-    let mut before = 0;
-    let mut bucket = None;
-    let mut parent = (i64::MIN, i64::MAX);
-    for (depth, level) in LEVELS.into_iter().enumerate() {
-        let statement = match (rows.who.admin, rows.project.is_empty()) {
-            (true, true) => sql::POSITIONS_OF_ALL,
-            (true, false) => sql::POSITIONS_OF_PROJECT,
-            (false, _) => sql::POSITIONS_OF_MEMBER,
+    let statement = match (rows.who.admin, rows.project.is_empty()) {
+        (true, true) => sql::POSITION_OF_ALL,
+        (true, false) => sql::POSITION_OF_PROJECT,
+        (false, _) => sql::POSITION_OF_MEMBER,
+    };
+    let (account, admin) = (rows.who.account, rows.who.admin);
+    let towards: i64 = match rows.direction {
+        Direction::Ascending => 1,
+        Direction::Descending => -1,
+    };
+    let mut found: Option<Found> = None;
+    let mut width = 0;
+    for level in LEVELS {
+        let (from, to, before) = match &found {
+            None => (0, i64::MAX, 0),
+            Some(wider) => {
+                let finer = width - level;
+                (wider.bucket << finer, ((wider.bucket + 1) << finer) - 1, wider.before)
+            }
         };
-        let (account, admin) = (rows.who.account, rows.who.admin);
+        let left = position - before;
         let values = args![
             account,
             admin,
             rows.project,
             rows.kind,
             i64::from(level),
-            parent.0,
-            parent.1
+            from,
+            to,
+            towards,
+            left
         ];
-        let mut buckets = tx.all(statement, values).await?;
-        if rows.direction == Direction::Descending {
-            buckets.reverse();
-        }
-        let Some(found) = walk(&buckets, &mut before, position)? else {
+        let Some(row) = tx.first(statement, values).await? else {
             return Ok(None);
         };
-        bucket = Some(found);
-        if let Some(next) = LEVELS.get(depth + 1) {
-            let finer = level - next;
-            parent = (found << finer, ((found + 1) << finer) - 1);
-        }
+        found = Some(Found {
+            bucket: row.int("bucket")?,
+            n: row.int("n")?,
+            before: before + row.int("before")?,
+        });
+        width = level;
     }
-    Ok(bucket.map(|bucket| Found { bucket, before }))
-}
-
-/// The bucket in which the sum passes `position`; the sum of those that come earlier is added to `before`.
-fn walk(buckets: &[Row], before: &mut i64, position: i64) -> Result<Option<i64>> {
-    for row in buckets {
-        let n = row.int("n")?;
-        if *before + n > position {
-            return row.int("bucket").map(Some);
-        }
-        *before += n;
-    }
-    Ok(None)
+    Ok(found)
 }

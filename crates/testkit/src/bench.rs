@@ -8,6 +8,7 @@ mod connections;
 mod endurance;
 mod footprint;
 mod host;
+mod lists;
 mod proxy;
 mod rollout;
 mod scale;
@@ -104,7 +105,7 @@ impl Measure {
 pub type Piece = (&'static str, &'static str, fn(&Bench) -> anyhow::Result<Vec<Row>>);
 
 /// All pieces, in the order in which they run.
-pub const PIECES: [Piece; 12] = [
+pub const PIECES: [Piece; 13] = [
     (
         "proxy",
         "CPU per proxied request against nginx, HAProxy and kamal-proxy",
@@ -127,6 +128,11 @@ pub const PIECES: [Piece; 12] = [
         "store",
         "durable writes by the interface against a bare insert",
         writes::run,
+    ),
+    (
+        "lists",
+        "lists and details at a thousand, a hundred thousand and a million deployments",
+        lists::run,
     ),
     ("load", "rollouts under mixed load", endurance::rollouts),
     (

@@ -14,6 +14,18 @@ macro_rules! api_key {
     };
 }
 
+/// The bucket in which a running sum passes `$9`; `$8` is -1 for the newest first.
+macro_rules! position {
+    ($buckets:literal) => {
+        concat!(
+            "select w.bucket, w.n, w.before from (select p.bucket, p.n,
+            cast(sum(p.n) over (order by p.bucket * $8) - p.n as bigint) as before from ",
+            $buckets,
+            " p) w where w.before + w.n > $9 order by w.before limit 1"
+        )
+    };
+}
+
 statements! {
     META = "select value from meta where name = $1";
     META_SET = "update meta set value = $2 where name = $1";
@@ -40,18 +52,21 @@ statements! {
         on conflict (owner, kind, level, bucket) do update set n = position.n + excluded.n";
     POSITION_CLEAR = "delete from position where owner in ($1, '') and kind = $2 and n = 0
         and ((level = 40 and bucket = $3) or (level = 31 and bucket = $4) or (level = 22 and bucket = $5))";
-    POSITIONS_OF_MEMBER = "select p.bucket, cast(sum(p.n) as bigint) as n from position p
-        where p.owner in (select m.project from member m where m.account = $1 and not $2) and ($3 = '' or p.owner = $3)
-            and p.kind = $4 and p.level = $5 and p.bucket between $6 and $7
-        group by p.bucket order by p.bucket";
-    POSITIONS_OF_PROJECT = "select p.bucket, p.n from position p
-        where cast($1 as text) is not null and $2 and p.owner = $3
-            and p.kind = $4 and p.level = $5 and p.bucket between $6 and $7
-        order by p.bucket";
-    POSITIONS_OF_ALL = "select p.bucket, p.n from position p
-        where cast($1 as text) is not null and $2 and $3 = '' and p.owner = ''
-            and p.kind = $4 and p.level = $5 and p.bucket between $6 and $7
-        order by p.bucket";
+    POSITION_OF_MEMBER = position!(
+        "(select q.bucket, cast(sum(q.n) as bigint) as n from position q
+        where q.owner in (select m.project from member m where m.account = $1 and not $2) and ($3 = '' or q.owner = $3)
+            and q.kind = $4 and q.level = $5 and q.bucket between $6 and $7 group by q.bucket)"
+    );
+    POSITION_OF_PROJECT = position!(
+        "(select q.bucket, q.n from position q
+        where cast($1 as text) is not null and $2 and q.owner = $3
+            and q.kind = $4 and q.level = $5 and q.bucket between $6 and $7)"
+    );
+    POSITION_OF_ALL = position!(
+        "(select q.bucket, q.n from position q
+        where cast($1 as text) is not null and $2 and $3 = '' and q.owner = ''
+            and q.kind = $4 and q.level = $5 and q.bucket between $6 and $7)"
+    );
 
     JOURNAL_APPEND = "insert into journal
         (seq, deployment, service, at_us, actor, from_stage, to_stage, reason, details)
