@@ -3,8 +3,6 @@
 //! **Architecture invariant:** engines decide nothing. They start, stop, list and probe what they are told, each
 //! operation any number of times with the same result as once, and report what is.
 
-#[cfg(feature = "conformance")]
-pub mod conformance;
 pub mod tag;
 pub mod types;
 

@@ -1,6 +1,7 @@
 //! What every [`Engine`] must do, as one suite: run against the fake one here, and against a real one by its own tests,
 //! so that what is proven with the fake holds for the real one.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use domain::{HealthCheck, InstanceId};
@@ -11,6 +12,8 @@ use tokio::time::Instant;
 const SOON: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const GRACE: Duration = Duration::from_secs(5);
+/// Chunks of a log that are read at most.
+const CHUNKS_MAX: usize = 1_000;
 const SHORT_GRACE: Duration = Duration::from_millis(300);
 
 /// How an instance that the suite asks for must behave.
@@ -22,6 +25,8 @@ pub enum Behaviour {
     EndsWith(i32),
     /// Runs, and takes no notice of the stop signal.
     IgnoresStop,
+    /// Can never run.
+    Impossible,
 }
 
 /// An engine and the images that the suite needs.
@@ -42,6 +47,9 @@ pub async fn check_engine(subject: &Subject<'_>) {
     subject.never_runs_an_ended_instance_again().await;
     subject.keeps_how_an_instance_ended().await;
     subject.kills_at_the_grace().await;
+    subject.says_why_something_cannot_run().await;
+    subject.gives_each_an_address_of_its_own().await;
+    subject.ends_a_log_with_its_instance().await;
     subject.knows_nothing_of_strangers().await;
 }
 
@@ -145,6 +153,63 @@ impl Subject<'_> {
         );
         let exit = self.ended(spec.id).await;
         assert!(exit.signal == Some(9) && exit.asked, "{exit:?}");
+        self.remove(spec.id).await;
+    }
+
+    async fn says_why_something_cannot_run(&self) {
+        let spec = (self.spec)(Behaviour::Impossible);
+        match self.engine.start(&spec).await {
+            Err(EngineError::Permanent(why)) => {
+                assert!(!why.is_empty());
+                assert_eq!(self.status(spec.id).await, None, "what was refused does not exist");
+            }
+            Err(EngineError::Transient(why)) => panic!("trying again was advised for what can never run: {why}"),
+            Ok(()) => {
+                self.until(spec.id, "ended", |phase| matches!(phase, Phase::Exited(_)))
+                    .await;
+                let why = self.ended(spec.id).await.start_error;
+                assert!(why.is_some_and(|why| !why.is_empty()), "it was taken on and says why");
+            }
+        }
+        self.remove(spec.id).await;
+    }
+
+    async fn gives_each_an_address_of_its_own(&self) {
+        let specs: Vec<InstanceSpec> = (0..3).map(|_| (self.spec)(Behaviour::Good)).collect();
+        for spec in &specs {
+            self.start(spec).await;
+        }
+        for spec in &specs {
+            self.until(spec.id, "running", |phase| *phase == Phase::Running).await;
+        }
+        let rows = self.list().await;
+        let rows: Vec<_> = rows
+            .iter()
+            .filter(|row| specs.iter().any(|spec| spec.id == row.id))
+            .collect();
+        assert_eq!(rows.len(), specs.len(), "a listing is complete");
+        let addresses: HashSet<_> = rows.iter().filter_map(|row| row.address).collect();
+        assert_eq!(addresses.len(), specs.len(), "{rows:?}");
+        for spec in &specs {
+            self.stop(spec.id, GRACE).await;
+            self.remove(spec.id).await;
+        }
+    }
+
+    async fn ends_a_log_with_its_instance(&self) {
+        let spec = (self.spec)(Behaviour::EndsWith(0));
+        self.start(&spec).await;
+        self.until(spec.id, "ended", |phase| matches!(phase, Phase::Exited(_)))
+            .await;
+        let mut cursor = None;
+        for _ in 0..CHUNKS_MAX {
+            let chunk = self.engine.logs(spec.id, cursor, 100, 64 << 10).await;
+            cursor = chunk.expect("the log is read").next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(cursor, None, "nothing more will come");
         self.remove(spec.id).await;
     }
 

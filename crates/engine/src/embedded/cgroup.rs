@@ -112,8 +112,7 @@ impl Controllers {
 /// - Else a v2 tree takes the place of whatever is there; a group without limits can be made in any.
 pub fn pretend() -> io::Result<()> {
     let root = Path::new(ROOT);
-    let is_v2 = statfs(root).is_ok_and(|stat| stat.filesystem_type() == CGROUP2_SUPER_MAGIC);
-    if is_v2 && in_user_namespace()? {
+    if is_v2() && in_user_namespace()? {
         return Ok(());
     }
     let mounts = fs::read_to_string("/proc/self/mounts")?;
@@ -218,11 +217,15 @@ pub fn children(parent: &Path) -> Vec<String> {
     names
 }
 
+/// Whether one v2 tree is all there is.
+pub fn is_v2() -> bool {
+    statfs(ROOT).is_ok_and(|stat| stat.filesystem_type() == CGROUP2_SUPER_MAGIC)
+}
+
 /// Where groups are: one directory for v2, one for each controller of v1 (and none of the v2 tree beside it).
 pub fn hierarchies() -> Vec<PathBuf> {
-    let root = Path::new(ROOT);
-    if statfs(root).is_ok_and(|stat| stat.filesystem_type() == CGROUP2_SUPER_MAGIC) {
-        return vec![root.to_owned()];
+    if is_v2() {
+        return vec![ROOT.into()];
     }
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let v1 = mounts.lines().filter_map(|line| {

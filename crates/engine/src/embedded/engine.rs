@@ -17,7 +17,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::home::{Durability, Home, Record, Running, replace};
 use super::instance::{self, State, now_us};
 use super::launch::{LaunchOrder, RootSource};
+use super::memory::Stamp;
 use super::process::{PidFd, descendants, handles_signal};
+use super::shim::write_bundle;
 use super::{Embedded, HIDDEN, Inner, LAST_ADDRESS, blocking, bump, cgroup, homes, lock, log, signals, spawn, watcher};
 use crate::{
     Engine, EngineError, Finding, InstanceSpec, InstanceStatus, Level, LogChunk, LogCursor, Phase, ProbeFailure,
@@ -124,6 +126,17 @@ impl Engine for Embedded {
 }
 
 impl Embedded {
+    pub(super) async fn lay_out(&self, spec: &InstanceSpec, home: &Home) -> Result<(), EngineError> {
+        let digest: Digest = spec.image_digest.parse().map_err(image_error)?;
+        let prepared = self.inner.images.prepare(&digest).await.map_err(image_error)?;
+        let record = self.inner.record(spec, None, libc::SIGTERM);
+        let root = self.inner.root_source(&prepared, home);
+        let order = self.inner.order(spec, &record, &prepared, root);
+        let home = home.clone();
+        let written = blocking(move || write_bundle(&home, &order).map_err(io::Error::other));
+        written.await.map_err(|error| about(spec.id, "has no bundle", &error))
+    }
+
     async fn take_on(&self, spec: &InstanceSpec) -> Result<(), EngineError> {
         let _turn = self.inner.turn(spec.id).await;
         let home = self.inner.home(spec.id);
@@ -149,19 +162,7 @@ impl Embedded {
         let inner = self.inner.clone();
         let address = blocking(move || inner.take_address()).await;
         let address = address.map_err(|error| about(spec.id, "gets no address", &error))?;
-        let record = Record {
-            id: spec.id,
-            service_name: spec.service_name.clone(),
-            image_digest: spec.image_digest.clone(),
-            address: Some(address),
-            stop_signal,
-            cgroup: self
-                .inner
-                .host
-                .usable_cgroup_parent()
-                .map(|parent| parent.join(spec.id.to_string())),
-            taken_on_at_us: now_us(),
-        };
+        let record = self.inner.record(spec, Some(address), stop_signal);
         let order = self.inner.order(spec, &record, &prepared, root);
         let launched = self.launch(home, record, order, digest).await;
         drop(prepared);
@@ -332,6 +333,19 @@ impl Inner {
         }
     }
 
+    fn record(&self, spec: &InstanceSpec, address: Option<Ipv4Addr>, stop_signal: i32) -> Record {
+        let parent = self.host.usable_cgroup_parent();
+        Record {
+            id: spec.id,
+            service_name: spec.service_name.clone(),
+            image_digest: spec.image_digest.clone(),
+            address,
+            stop_signal,
+            cgroup: parent.map(|parent| parent.join(spec.id.to_string())),
+            taken_on_at_us: now_us(),
+        }
+    }
+
     fn order(&self, spec: &InstanceSpec, record: &Record, prepared: &Prepared, root: RootSource) -> LaunchOrder {
         let platform_env = BTreeMap::from([
             ("HOB_SERVICE".to_owned(), spec.service_name.clone()),
@@ -410,10 +424,20 @@ impl Inner {
     fn list_now(&self) -> io::Result<Vec<InstanceStatus>> {
         let mut statuses = Vec::new();
         for (id, home) in homes(&self.instances_dir)? {
+            let stamp = Stamp::of(&home)?;
+            if let Some(status) = lock(&self.memory).recall(id, &stamp)? {
+                statuses.push(status.clone());
+                continue;
+            }
             // `None`: removed since the directory was listed, or never completely taken on.
-            statuses.extend(self.read_or_wait(id, &home)?.map(|snapshot| snapshot.status(&home)));
+            if let Some(snapshot) = self.read_or_wait(id, &home)? {
+                let status = snapshot.status(&home);
+                statuses.push(status.clone());
+                lock(&self.memory).keep(stamp, snapshot, status);
+            }
         }
         statuses.sort_by_key(|status| status.id);
+        lock(&self.memory).retain(&statuses);
         Ok(statuses)
     }
 

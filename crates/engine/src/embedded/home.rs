@@ -110,8 +110,14 @@ impl Home {
         self.read("exit.json")
     }
 
+    /// Why a program ended by itself is worth the wait for the disk; that it was asked to is in the record already.
     pub fn write_exit(&self, exit: &Exit) -> io::Result<()> {
-        self.write("exit.json", exit, Durability::PowerCut)
+        let durability = if exit.asked {
+            Durability::Crash
+        } else {
+            Durability::PowerCut
+        };
+        self.write("exit.json", exit, durability)
     }
 
     pub fn stop_was_asked(&self) -> bool {

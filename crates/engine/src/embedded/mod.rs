@@ -20,6 +20,7 @@ mod host;
 mod instance;
 mod launch;
 mod log;
+mod memory;
 pub mod net;
 mod probe;
 mod process;
@@ -42,9 +43,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::tag::tag_of;
+use crate::{EngineError, InstanceSpec};
 use home::{Home, private_dir};
 use host::Host;
 use instance::State;
+use memory::Memory;
 use net::addresses::Addresses;
 use probe::Prober;
 use watcher::Watcher;
@@ -101,6 +104,8 @@ struct Inner {
     addresses: Mutex<Addresses>,
     /// Instances that have a directory, with their addresses.
     known: Mutex<HashMap<InstanceId, Option<Ipv4Addr>>>,
+    /// What the last listing read.
+    memory: Mutex<Memory>,
     /// Held while an instance's directory is changed.
     turns: Mutex<HashMap<InstanceId, Weak<tokio::sync::Mutex<()>>>>,
     watcher: Arc<Watcher>,
@@ -166,6 +171,16 @@ impl Embedded {
             Ok(())
         })
         .await
+    }
+
+    /// Writes what another OCI runtime needs to run the same instance: `config.json` in the directory `dir`, and the
+    /// root file system at `rootfs/` in it, mounted where this process sees it. For comparisons; changes the current
+    /// directory of the process.
+    ///
+    /// # Errors
+    /// The image is not there, or the kernel refused.
+    pub async fn write_bundle(&self, spec: &InstanceSpec, dir: &Path) -> Result<(), EngineError> {
+        self.lay_out(spec, &Home::new(dir)).await
     }
 
     fn watch_files(&self) {
@@ -260,6 +275,7 @@ impl Inner {
             network,
             prober,
             known: Mutex::default(),
+            memory: Mutex::default(),
             turns: Mutex::default(),
             watcher: Arc::new(Watcher::new().map_err(OpenError::Watch)?),
             changes: Arc::new(watch::Sender::new(0)),

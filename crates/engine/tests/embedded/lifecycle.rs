@@ -4,47 +4,31 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use domain::{HealthCheck, Resources};
-use engine::conformance::{self, Actors};
 use engine::{Engine, InstanceSpec, Stream};
 use testkit::conformance::{Behaviour, Subject, check_engine};
 
 use crate::common::{World, can_run, eventually, spec};
 
+/// The shim joins the groups of its instance for a moment, so that the container is born in them.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_embedded_engine_keeps_the_promises_of_the_trait() {
+async fn a_shim_uses_nothing_of_what_its_instance_is_limited_to() {
     if !can_run() {
         return;
     }
-    struct Busybox(String);
-    impl Busybox {
-        fn running(&self, script: &str) -> InstanceSpec {
-            InstanceSpec {
-                command: Some(vec!["/bin/sh".into(), "-c".into(), script.into()]),
-                ..spec(&self.0)
-            }
-        }
-    }
-    impl Actors for Busybox {
-        fn obedient(&self) -> InstanceSpec {
-            self.running("trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done")
-        }
-        fn stubborn(&self) -> InstanceSpec {
-            self.running("trap '' TERM; while :; do sleep 1; done")
-        }
-        fn failing(&self) -> InstanceSpec {
-            self.running("echo last words; exit 3")
-        }
-        fn impossible(&self) -> InstanceSpec {
-            InstanceSpec {
-                command: Some(vec!["/no/such/program".into()]),
-                ..spec(&self.0)
-            }
-        }
-    }
     let world = World::new().await;
-    let actors = Busybox(world.image(|_| {}).await);
-    conformance::check(&world.engine, &actors).await;
-    assert!(world.engine.list().await.expect("a list").is_empty());
+    let id = world.run("sleep 1000").await;
+    let program = world.running(id).await.pid.expect("a process");
+    let groups = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its groups");
+    let of_instance = |pid| {
+        groups(pid)
+            .lines()
+            .filter(|line| line.contains(&id.to_string()))
+            .count()
+    };
+    if of_instance(program as i32) == 0 {
+        println!("SKIPPED: no control groups");
+    }
+    assert_eq!(of_instance(world.shim_pid(id)), 0, "{}", groups(world.shim_pid(id)));
     world.close().await;
 }
 
@@ -58,6 +42,12 @@ async fn the_embedded_engine_does_what_the_fake_one_does() {
     let image = world.image(|_| {}).await;
     let behaving = |behaviour: Behaviour| {
         let script = match behaviour {
+            Behaviour::Impossible => {
+                return InstanceSpec {
+                    command: Some(vec!["/no/such/program".into()]),
+                    ..spec(&image)
+                };
+            }
             Behaviour::Good => "trap 'exit 0' TERM; httpd -f -p 8080 & while :; do sleep 1 & wait $!; done".to_owned(),
             Behaviour::EndsWith(code) => format!("echo last words; exit {code}"),
             Behaviour::IgnoresStop => "trap '' TERM; httpd -f -p 8080 & while :; do sleep 1; done".to_owned(),
@@ -73,6 +63,7 @@ async fn the_embedded_engine_does_what_the_fake_one_does() {
         check: HealthCheck::default(),
     };
     check_engine(&subject).await;
+    assert!(world.engine.list().await.expect("a list").is_empty());
     world.close().await;
 }
 

@@ -244,12 +244,14 @@ async fn it_is_an_engine_like_any_other() {
     let engine = FakeEngine::new();
     engine.set_script("ends", Script::default().crash_at_start(3));
     engine.set_script("stays", Script::default().stop_after(MS(60_000)));
+    engine.set_script("impossible", Script::default().refused("no such program"));
     let ids = AtomicU64::new(1);
     let make = |behaviour| {
         let image = match behaviour {
             Behaviour::Good => "good",
             Behaviour::EndsWith(_) => "ends",
             Behaviour::IgnoresStop => "stays",
+            Behaviour::Impossible => "impossible",
         };
         spec(ids.fetch_add(1, Ordering::Relaxed).into(), image)
     };

@@ -6,10 +6,12 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
+use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::unistd::Pid;
 
+use super::groups::Groups;
 use super::output::Output;
 use super::program::Program;
 use super::{StartError, bundle, network, profile, root, user};
@@ -28,32 +30,38 @@ const CONTAINER: &str = "instance";
 pub fn start(home: &Home, order: LaunchOrder, output: &mut Output) -> Result<Pid, StartError> {
     root::enter_private_mounts()?;
     network::enter(order.network.as_ref())?;
-    let root = root::prepare(home, &order)?;
-    root::write_etc(home, &order)?;
-    let user = user::resolve_in(std::os::fd::AsFd::as_fd(&root), &order.image.user)?;
-    let working_dir = working_dir(&order, &root)?;
-    let env = bundle::environment(&order, &user);
+    let outfit = outfit(home, &order)?;
     let (report, report_end) = Program::report_pipe().map_err(|errno| StartError::new("cannot make a pipe", errno))?;
     let program = Program {
         args: bundle::arguments(&order)?,
-        path: env.get("PATH").cloned().unwrap_or_default(),
-        env: bundle::environment_strings(&env)?,
+        path: outfit.env.get("PATH").cloned().unwrap_or_default(),
+        env: bundle::environment_strings(&outfit.env)?,
         report: Rc::new(report_end),
     };
-    drop(root);
-    if order.cgroup.is_none() {
-        cgroup::pretend().map_err(|error| StartError::new("cannot do without control groups", error))?;
-    }
+    let groups = match &order.cgroup {
+        None => {
+            cgroup::pretend().map_err(|error| StartError::new("cannot do without control groups", error))?;
+            None
+        }
+        Some(group) => Groups::enter(group, home)?,
+    };
+    let limits = groups.is_none().then(|| profile::resources(&order));
+    let config = profile::runtime_config(home, &order, &outfit.user, &outfit.working_dir, limits);
 
     let run = home.join("run");
-    let config = profile::runtime_config(home, &order, &user, &working_dir);
     let _ = fs::remove_dir_all(&run);
     private_dir(&run)
         .and_then(|()| fs::write(run.join("config.json"), config.to_string()))
         .map_err(|error| root::disk_error("writing the bundle", &error))?;
-    let init = create_and_start(&run, program, output);
-    let _ = fs::remove_dir_all(&run);
-    let init = init?;
+    let created = create(&run, program, output);
+    let settled = groups.map_or(Ok(()), |groups| groups.leave(&profile::limits(&order)));
+    let mut container = created?;
+    settled?;
+    let init = container
+        .pid()
+        .ok_or_else(|| StartError("the container has no process".into()))?;
+    container.start().map_err(setup)?;
+    let init = Pid::from_raw(init.as_raw());
 
     // The program's end of the pipe closes when it is executed; before that, something went wrong.
     let mut problem = String::new();
@@ -66,11 +74,56 @@ pub fn start(home: &Home, order: LaunchOrder, output: &mut Output) -> Result<Pid
     }
 }
 
-fn create_and_start(run: &Path, program: Program, output: &mut Output) -> Result<Pid, StartError> {
+/// What the library left of its own; of no use once the program runs.
+pub fn clear_up(home: &Home) {
+    let _ = fs::remove_dir_all(home.join("run"));
+}
+
+/// Writes `config.json` of an order into `home`, with its root file system mounted beside it, for a runtime of another
+/// make. Such a runtime makes the network namespace itself, and leaves it empty.
+pub fn write_bundle(home: &Home, order: &LaunchOrder) -> Result<(), StartError> {
+    let outfit = outfit(home, order)?;
+    let limits = order.cgroup.is_some().then(|| profile::resources(order));
+    let mut config = profile::runtime_config(home, order, &outfit.user, &outfit.working_dir, limits);
+    let text = |texts: Vec<std::ffi::CString>| -> serde_json::Value {
+        let texts = texts.iter().map(|text| text.to_string_lossy().into_owned());
+        texts.collect::<Vec<String>>().into()
+    };
+    config["process"]["args"] = text(bundle::arguments(order)?);
+    config["process"]["env"] = text(bundle::environment_strings(&outfit.env)?);
+    if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+        namespaces.push(serde_json::json!({ "type": "network" }));
+    }
+    fs::write(home.join("config.json"), config.to_string())
+        .map_err(|error| root::disk_error("writing the bundle", &error))
+}
+
+/// What the image and the order say, once the root file system can be looked into.
+struct Outfit {
+    user: user::User,
+    working_dir: String,
+    env: std::collections::BTreeMap<String, String>,
+}
+
+fn outfit(home: &Home, order: &LaunchOrder) -> Result<Outfit, StartError> {
+    let root = root::prepare(home, order)?;
+    root::write_etc(home, order)?;
+    let user = user::resolve_in(std::os::fd::AsFd::as_fd(&root), &order.image.user)?;
+    Ok(Outfit {
+        working_dir: working_dir(order, &root)?,
+        env: bundle::environment(order, &user),
+        user,
+    })
+}
+
+fn setup(error: libcontainer::error::LibcontainerError) -> StartError {
+    StartError(describe(&error))
+}
+
+fn create(run: &Path, program: Program, output: &mut Output) -> Result<Container, StartError> {
     let io = |error| StartError::new("cannot make a pipe", error);
     let null: OwnedFd = fs::File::open("/dev/null").map_err(io)?.into();
-    let setup = |error: libcontainer::error::LibcontainerError| StartError(describe(&error));
-    let mut container = ContainerBuilder::new(CONTAINER.to_owned(), SyscallType::Linux)
+    ContainerBuilder::new(CONTAINER.to_owned(), SyscallType::Linux)
         .with_executor(program)
         .with_root_path(run.join("state"))
         .map_err(setup)?
@@ -81,12 +134,7 @@ fn create_and_start(run: &Path, program: Program, output: &mut Output) -> Result
         .with_systemd(false)
         .with_detach(true)
         .build()
-        .map_err(setup)?;
-    let init = container
-        .pid()
-        .ok_or_else(|| StartError("the container has no process".into()))?;
-    container.start().map_err(setup)?;
-    Ok(Pid::from_raw(init.as_raw()))
+        .map_err(setup)
 }
 
 /// The chain of causes, each clause once.

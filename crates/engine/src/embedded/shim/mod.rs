@@ -21,6 +21,7 @@
 
 mod bundle;
 mod container;
+mod groups;
 mod network;
 mod output;
 mod profile;
@@ -44,6 +45,7 @@ use super::launch::{LaunchOrder, ORDER_MAX};
 use super::log::{FILE_MAX, LogWriter};
 use super::process::ProcessRef;
 use crate::Exit;
+pub use container::write_bundle;
 pub use network::hob_namespace_of;
 use output::Output;
 
@@ -179,10 +181,13 @@ fn supervise(home: &Home, order: LaunchOrder) -> Exit {
     unsafe { libc::alarm(0) };
     let exit = match started {
         Ok(init) => follow(home, init, output),
-        Err(error) => Exit {
-            tail: output.into_tail(),
-            ..failed(home, &error)
-        },
+        Err(error) => {
+            container::clear_up(home);
+            Exit {
+                tail: output.into_tail(),
+                ..failed(home, &error)
+            }
+        }
     };
     let out_of_memory = cgroup.as_deref().is_some_and(cgroup::killed_for_memory);
     if let Some(cgroup) = &cgroup {
@@ -213,6 +218,7 @@ fn follow(home: &Home, init: Pid, mut output: Output) -> Exit {
             started_at_us: now_us(),
         });
     }
+    container::clear_up(home);
     release_memory();
     let status = output.follow(init);
     Exit {

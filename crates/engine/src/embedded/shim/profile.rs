@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::groups;
 use super::user::User;
 use crate::DEFAULT_MEMORY_MB;
 use crate::embedded::cgroup;
@@ -23,7 +24,7 @@ use crate::embedded::home::Home;
 use crate::embedded::launch::LaunchOrder;
 
 const DEFAULT_PIDS: u64 = 512;
-const CPU_PERIOD_US: u64 = 100_000;
+pub const CPU_PERIOD_US: u64 = 100_000;
 /// Open files that a program may have at once, if the machine lets us give as many.
 const OPEN_FILES: u64 = 65_536;
 
@@ -66,9 +67,17 @@ const SOCKET_FAMILIES: [u64; 4] = [1, 2, 10, 16];
 /// Execution domains: Linux as it is, with and without the 32-bit and old-layout flags, and "tell me".
 const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// The OCI runtime configuration. Holds no environment value.
-pub fn runtime_config(home: &Home, order: &LaunchOrder, user: &User, working_dir: &str) -> Value {
-    json!({
+/// The OCI runtime configuration. Holds no environment value. `limits` are [`resources`] for the library to hold the
+/// container to; `None`: the shim has put it into its control groups by itself, or there are none.
+pub fn runtime_config(
+    home: &Home,
+    order: &LaunchOrder,
+    user: &User,
+    working_dir: &str,
+    limits: Option<Value>,
+) -> Value {
+    let by_library = limits.is_some();
+    let mut config = json!({
         "ociVersion": "1.1.0",
         "hostname": order.hostname,
         "root": { "path": home.join("rootfs"), "readonly": order.resources.read_only_root },
@@ -86,17 +95,20 @@ pub fn runtime_config(home: &Home, order: &LaunchOrder, user: &User, working_dir
                 { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
             ],
         },
-        "mounts": mounts(home, order),
+        "mounts": mounts(home, order, by_library),
         "linux": {
             "namespaces": namespaces(),
-            "cgroupsPath": order.cgroup.as_deref().unwrap_or(Path::new("/")),
-            "resources": resources(order),
+            "cgroupsPath": order.cgroup.as_deref().filter(|_| by_library).unwrap_or(Path::new("/")),
             "maskedPaths": MASKED,
-            "readonlyPaths": read_only(order),
+            "readonlyPaths": read_only(by_library),
             "rootfsPropagation": "private",
             "seccomp": seccomp(),
         },
-    })
+    });
+    if let Some(limits) = limits {
+        config["linux"]["resources"] = limits;
+    }
+    config
 }
 
 fn capabilities(user: &User) -> Value {
@@ -118,7 +130,7 @@ fn namespaces() -> Value {
     kinds.into_iter().map(|kind| json!({ "type": kind })).collect()
 }
 
-fn mounts(home: &Home, order: &LaunchOrder) -> Value {
+fn mounts(home: &Home, order: &LaunchOrder, groups_by_library: bool) -> Value {
     let mut mounts = vec![
         json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] }),
         json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
@@ -132,11 +144,16 @@ fn mounts(home: &Home, order: &LaunchOrder) -> Value {
         json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
                 "options": ["nosuid", "noexec", "nodev", "ro"] }),
     ];
-    if order.cgroup.is_some() {
-        // Language runtimes look up their limits here.
+    // Language runtimes look up their limits here.
+    if groups_by_library {
         mounts.push(
             json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
                             "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] }),
+        );
+    } else if order.cgroup.is_some() {
+        mounts.push(
+            json!({ "destination": "/sys/fs/cgroup", "type": "bind", "source": home.join(groups::TREE),
+                            "options": ["rbind", "nosuid", "noexec", "nodev", "ro", "private"] }),
         );
     }
     for file in ["hosts", "hostname", "resolv.conf"] {
@@ -150,9 +167,9 @@ fn mounts(home: &Home, order: &LaunchOrder) -> Value {
 
 /// What may be looked at only. The library mounts each v1 hierarchy writable, whatever it is told, and root in a
 /// container owns its group there: without this it could lift its own limits.
-fn read_only(order: &LaunchOrder) -> Value {
+fn read_only(groups_by_library: bool) -> Value {
     let mut paths: Vec<PathBuf> = READ_ONLY.iter().map(PathBuf::from).collect();
-    if order.cgroup.is_some() {
+    if groups_by_library {
         let hierarchies = cgroup::hierarchies();
         let separate = hierarchies.len() > 1;
         paths.extend(separate.then(|| cgroup::ROOT.into()));
@@ -161,31 +178,45 @@ fn read_only(order: &LaunchOrder) -> Value {
     json!(paths)
 }
 
-/// Limits, where there are cgroups to hold them.
-fn resources(order: &LaunchOrder) -> Value {
+/// What an instance may use at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub memory_bytes: u64,
+    pub pids: u64,
+    /// Microseconds of CPU time in each [`CPU_PERIOD_US`]; `None`: as much as there is.
+    pub cpu_quota_us: Option<u64>,
+}
+
+pub fn limits(order: &LaunchOrder) -> Limits {
+    let wanted = &order.resources;
+    let memory_mb = wanted.memory_mb.unwrap_or(DEFAULT_MEMORY_MB);
+    let quota = |millis: u64| (millis.saturating_mul(CPU_PERIOD_US) / 1000).clamp(1000, i64::MAX as u64);
+    Limits {
+        memory_bytes: memory_mb.saturating_mul(1 << 20).min(i64::MAX as u64),
+        pids: wanted.pids.unwrap_or(DEFAULT_PIDS),
+        cpu_quota_us: wanted.cpu_millis.map(quota),
+    }
+}
+
+/// The limits in the library's terms, as far as there are controllers to hold them.
+pub fn resources(order: &LaunchOrder) -> Value {
     if order.cgroup.is_none() {
         return json!({});
     }
     let has = cgroup::Controllers::here();
-    let wanted = &order.resources;
+    let limits = limits(order);
     let mut resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
     if has.memory {
-        let limit = wanted
-            .memory_mb
-            .unwrap_or(DEFAULT_MEMORY_MB)
-            .saturating_mul(1 << 20)
-            .min(i64::MAX as u64);
-        resources["memory"] = json!({ "limit": limit });
+        resources["memory"] = json!({ "limit": limits.memory_bytes });
         if has.swap {
             // Memory and swap together: so none of it is swapped, and the limit means what it says.
-            resources["memory"]["swap"] = json!(limit);
+            resources["memory"]["swap"] = json!(limits.memory_bytes);
         }
     }
     if has.pids {
-        resources["pids"] = json!({ "limit": wanted.pids.unwrap_or(DEFAULT_PIDS) });
+        resources["pids"] = json!({ "limit": limits.pids });
     }
-    if let Some(millis) = wanted.cpu_millis.filter(|_| has.cpu) {
-        let quota = (millis.saturating_mul(CPU_PERIOD_US) / 1000).clamp(1000, i64::MAX as u64);
+    if let Some(quota) = limits.cpu_quota_us.filter(|_| has.cpu) {
         resources["cpu"] = json!({ "quota": quota, "period": CPU_PERIOD_US });
     }
     resources
