@@ -1,7 +1,8 @@
 //! The routing table on disk: the edge starts from the one that it acknowledged last (invariant 21).
 //!
-//! Two generations, `table.json` and `table.prev.json`. Each file is a line that tells length and checksum, and a line
-//! of JSON, so that a file that was cut short, has a tail of zeros, or was written halfway is never taken for a table.
+//! Two files that are written in turns, in place: making a table safe is then one write of data to the disk, which a
+//! rollout waits for twice at each of its steps. Each file is a line that tells length and checksum, a line of JSON, and
+//! empty lines, so that a file that was cut short, has a tail of zeros, or was written halfway is never taken for a table.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -10,14 +11,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use domain::routing::RoutingTable;
-use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 
-const CURRENT: &str = "table.json";
-const PREVIOUS: &str = "table.prev.json";
-const DRAFT: &str = "table.json.new";
+const FILES: [&str; 2] = ["table.json", "table.prev.json"];
+/// Files grow by so many bytes.
+const PAGE: u64 = 4 << 10;
+const PADDING: u8 = b'\n';
 
 /// Most bytes of a table file; a longer one is not read.
 pub const MAX_TABLE_BYTES: u64 = 64 << 20;
@@ -49,7 +50,7 @@ impl TableDir {
     /// The newest table that can be read whole; an empty one where none was ever written.
     pub fn load(&self) -> RoutingTable {
         let mut best: Option<RoutingTable> = None;
-        for name in [CURRENT, PREVIOUS] {
+        for name in FILES {
             match self.read(name) {
                 Ok(table) if best.as_ref().is_none_or(|best| table.epoch > best.epoch) => best = Some(table),
                 Ok(_) => {}
@@ -76,39 +77,35 @@ impl TableDir {
     ///
     /// # Guarantees
     /// When this returns `Ok`, the table is on disk. At every instant before, and after a crash or a power cut at any
-    /// instant, either this table or the one before can be read whole: the draft is synced before it gets a name that
-    /// is looked at, and the current file keeps its name until the rename replaces it.
+    /// instant, either this table or the one before can be read whole: what is written over is the file that is
+    /// damaged, or else the one that holds the older table.
     ///
     /// # Errors
-    /// As the file system says. A failed sync leaves the draft behind as garbage, never to be renamed; the next call
-    /// writes a new one.
+    /// As the file system says. The next call writes over the same file.
     pub fn store(&self, table: &RoutingTable) -> io::Result<()> {
-        let sealed = seal(table)?;
+        let mut sealed = seal(table)?;
         if sealed.len() as u64 > MAX_TABLE_BYTES {
             return Err(io::Error::other(format!(
                 "a table of {} bytes is longer than the limit",
                 sealed.len()
             )));
         }
-        self.remove(DRAFT)?;
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let mut draft = File::from(openat(&self.dir, DRAFT, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-        draft.write_all(&sealed)?;
-        draft.sync_all()?;
-        // A damaged current file is no generation worth keeping: it must not push out a good previous one.
-        if self.read(CURRENT).is_ok() {
-            self.remove(PREVIOUS)?;
-            linkat(&self.dir, CURRENT, &self.dir, PREVIOUS, AtFlags::empty())?;
+        let epochs = FILES.map(|name| self.read(name).ok().map(|table| table.epoch));
+        let stale = if epochs[0] > epochs[1] { FILES[1] } else { FILES[0] };
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let mut file = File::from(openat(&self.dir, stale, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        let length = file.metadata()?.len();
+        // Over the whole length, so that it stays the same: then the file system has nothing but data to make safe.
+        let padded = (sealed.len() as u64)
+            .next_multiple_of(PAGE)
+            .max(length.min(MAX_TABLE_BYTES));
+        sealed.resize(padded as usize, PADDING);
+        file.write_all(&sealed)?;
+        file.sync_data()?;
+        if length == 0 {
+            nix::unistd::fsync(self.dir.as_fd())?;
         }
-        renameat(&self.dir, DRAFT, &self.dir, CURRENT)?;
-        Ok(nix::unistd::fsync(self.dir.as_fd())?)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        match unlinkat(&self.dir, name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        Ok(())
     }
 
     /// Gives the directory and what is in it to another user, who will write the tables from now on.
@@ -119,7 +116,7 @@ impl TableDir {
         use nix::unistd::{Gid, Uid, fchown, fchownat};
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         fchown(&self.dir, uid, gid)?;
-        for name in [CURRENT, PREVIOUS, DRAFT] {
+        for name in FILES {
             match fchownat(&self.dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW) {
                 Ok(()) | Err(nix::Error::ENOENT) => {}
                 Err(error) => return Err(error.into()),
@@ -163,8 +160,9 @@ fn unseal(bytes: &[u8]) -> Option<RoutingTable> {
     let line_end = bytes.iter().position(|byte| *byte == b'\n')?;
     let (head, rest) = bytes.split_at(line_end);
     let seal: Seal = serde_json::from_slice(head).ok()?;
-    let body = rest[1..].strip_suffix(b"\n")?;
-    let whole = seal.format == FORMAT && body.len() == seal.bytes && seal.fnv1a == format!("{:016x}", fnv1a(body));
+    let (body, padding) = rest[1..].split_at_checked(seal.bytes)?;
+    let padded = !padding.is_empty() && padding.iter().all(|byte| *byte == PADDING);
+    let whole = seal.format == FORMAT && padded && seal.fnv1a == format!("{:016x}", fnv1a(body));
     if whole { serde_json::from_slice(body).ok() } else { None }
 }
 
@@ -204,35 +202,53 @@ mod tests {
         }
     }
 
-    /// C5.3, invariant 21: whatever a power cut leaves of the newest file, an older good table is served.
+    /// C5.3, invariant 21: whatever a power cut leaves of the newest file, the older good table is served, and not
+    /// written over by the next one.
     #[test]
     fn no_truncation_at_any_byte_loses_the_older_table() {
         let (home, dir) = fresh();
-        dir.store(&table(1)).unwrap();
-        dir.store(&table(2)).unwrap();
-        let whole = std::fs::read(home.path().join(CURRENT)).unwrap();
-        for cut in 0..whole.len() {
-            std::fs::write(home.path().join(CURRENT), &whole[..cut]).unwrap();
-            assert_eq!(dir.load(), table(1), "cut at {cut}");
+        for epoch in 1..=5 {
+            dir.store(&table(epoch)).unwrap();
+        }
+        let newest = FILES.map(|name| home.path().join(name)).into_iter().find(|file| {
+            let bytes = std::fs::read(file).unwrap();
+            unseal(&bytes) == Some(table(5))
+        });
+        let newest = newest.expect("it is there");
+        let whole = std::fs::read(&newest).unwrap();
+        assert_eq!(whole.len() as u64, PAGE, "it is written in place");
+        for cut in 0..seal(&table(5)).unwrap().len() {
+            std::fs::write(&newest, &whole[..cut]).unwrap();
+            assert_eq!(dir.load(), table(4), "cut at {cut}");
             let zeros: Vec<u8> = whole[..cut]
                 .iter()
                 .copied()
                 .chain(std::iter::repeat_n(0, whole.len() - cut))
                 .collect();
-            std::fs::write(home.path().join(CURRENT), &zeros).unwrap();
-            assert_eq!(dir.load(), table(1), "zeros from {cut}");
+            std::fs::write(&newest, &zeros).unwrap();
+            assert_eq!(dir.load(), table(4), "zeros from {cut}");
         }
+        dir.store(&table(6)).unwrap();
+        assert_eq!(dir.load(), table(6));
+        std::fs::write(&newest, "{").unwrap();
+        assert_eq!(dir.load(), table(4));
     }
 
     #[test]
-    fn a_torn_current_file_never_replaces_the_previous_generation() {
-        let (home, dir) = fresh();
-        dir.store(&table(1)).unwrap();
-        dir.store(&table(2)).unwrap();
-        std::fs::write(home.path().join(CURRENT), "{").unwrap();
-        dir.store(&table(3)).unwrap();
-        std::fs::remove_file(home.path().join(CURRENT)).unwrap();
-        assert_eq!(dir.load(), table(1));
+    fn a_shorter_table_leaves_nothing_of_a_longer_one() {
+        let (_home, dir) = fresh();
+        let long = (0..500u32).map(|i| (std::net::IpAddr::from(i.to_be_bytes()), uuid::Uuid::from_u128(7).into()));
+        let long: std::collections::BTreeMap<_, _> = long.collect();
+        for epoch in (1..9).step_by(2) {
+            let long = RoutingTable {
+                callers: long.clone(),
+                ..table(epoch)
+            };
+            dir.store(&long).unwrap();
+            assert_eq!(dir.load(), long);
+            dir.store(&table(epoch + 1)).unwrap();
+            assert_eq!(dir.load(), table(epoch + 1));
+        }
     }
 
     #[test]

@@ -138,8 +138,8 @@ async fn a_table_that_cannot_be_written_is_served_but_not_acknowledged_until_it_
     let app = App::says("hello").await;
     let mut rig = Rig::start();
     rig.publish(vec![]).await;
-    // A directory where the draft should be: no table can be written.
-    let obstacle = rig.home.path().join("table.json.new");
+    // A directory where the next file should be: no table can be written.
+    let obstacle = rig.home.path().join("table.prev.json");
     std::fs::create_dir(&obstacle).unwrap();
     rig.client.publish(RoutingTable {
         services: vec![service("a.test", &[&app])],
