@@ -7,7 +7,7 @@ use domain::error::Kind;
 use domain::routing::EdgeView;
 use domain::{Error, InstanceId, Result, ServiceId};
 use engine::{InstanceStatus, Phase};
-use store::{Fence, ServiceState};
+use store::{Effect, Fence, ServiceState};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -43,6 +43,8 @@ pub struct Reconciler {
     record: Record,
     /// In order, so that the same happenings lead to the same effects in the same order.
     pub(crate) due: BTreeSet<ServiceId>,
+    /// See [`Decision::remarks`].
+    remarks: BTreeMap<ServiceId, Vec<Effect>>,
     pub(crate) timers: HashMap<ServiceId, Instant>,
     /// The instances that are looked after, of every service that was looked at.
     pub(crate) tended: HashMap<ServiceId, BTreeSet<InstanceId>>,
@@ -104,6 +106,7 @@ impl Reconciler {
             inbox,
             record: Record::new(parts.store.clone()),
             due: BTreeSet::new(),
+            remarks: BTreeMap::new(),
             timers: HashMap::new(),
             tended: HashMap::new(),
             owners: HashMap::new(),
@@ -176,7 +179,8 @@ impl Reconciler {
             self.work_on(&batch).await?;
         }
         self.remove_remains().await?;
-        self.publish().await
+        self.publish().await?;
+        self.write_remarks().await
     }
 
     /// A listing that failed leaves the last one in place and nothing is decided on it: the pass ends.
@@ -303,8 +307,8 @@ impl Reconciler {
             decided.push((state, decision));
         }
         let untouched: Vec<bool> = decided
-            .iter()
-            .map(|(_, decision)| decision.effects.is_empty())
+            .iter_mut()
+            .map(|(state, decision)| self.put_off_remarks(state.service.id, decision))
             .collect();
         let mut outcomes = self.write(&mut decided).await.into_iter();
         let mut trouble = Ok(());
@@ -320,6 +324,37 @@ impl Reconciler {
                     self.due.insert(state.service.id);
                     trouble = Err(error.within("recording a decision"));
                 }
+            }
+        }
+        trouble
+    }
+
+    /// Remarks go with the effects of their decision; where there are none, they wait until the edge has its table.
+    /// Answers whether nothing is to be written now.
+    fn put_off_remarks(&mut self, service: ServiceId, decision: &mut Decision) -> bool {
+        let remarks = std::mem::take(&mut decision.remarks);
+        self.remarks.remove(&service);
+        if !decision.effects.is_empty() {
+            decision.effects.splice(0..0, remarks);
+            return false;
+        }
+        if !remarks.is_empty() {
+            self.remarks.insert(service, remarks);
+        }
+        true
+    }
+
+    async fn write_remarks(&mut self) -> Result<()> {
+        let remarks: Vec<(ServiceId, Vec<Effect>)> = std::mem::take(&mut self.remarks).into_iter().collect();
+        if remarks.is_empty() {
+            return Ok(());
+        }
+        let outcomes = self.parts.store.system().apply_many(&self.fence, &remarks).await;
+        let mut trouble = Ok(());
+        for ((service, _), outcome) in remarks.into_iter().zip(outcomes) {
+            if let Err(error) = outcome {
+                self.due.insert(service);
+                trouble = Err(error.within("recording what a service waits for"));
             }
         }
         trouble

@@ -21,6 +21,8 @@ use crate::run::Reconciler;
 #[derive(Default)]
 pub struct Decision {
     pub effects: Vec<Effect>,
+    /// What people are told. Nothing that is done rests on it, so nothing waits for it.
+    pub remarks: Vec<Effect>,
     pub deeds: Deeds,
 }
 
@@ -175,7 +177,7 @@ impl Reconciler {
 
     fn say_waiting(&self, deployment: &Deployment, text: String, decision: &mut Decision) {
         if deployment.waiting != text {
-            decision.effects.push(Effect::SetWaiting {
+            decision.remarks.push(Effect::SetWaiting {
                 deployment: deployment.id,
                 text,
             });
@@ -232,7 +234,7 @@ impl Reconciler {
             .filter(|seen| live::serves(seen, routable))
             .count() as u32;
         if serving != state.service.instances_running {
-            decision.effects.push(Effect::SetRunning { count: serving });
+            decision.remarks.push(Effect::SetRunning { count: serving });
         }
         for (row, seen) in state.instances.iter().zip(&observed.instances) {
             if !row.healthy_once && matches!(seen.health, Health::Passing { .. }) && seen.process == Process::Running {
@@ -383,10 +385,6 @@ impl Reconciler {
                 self.parts.edge.close_busy(&[id]);
             }
             wake = earlier(wake, self.operations.stop(service, id, grace, now));
-            if self.operations.is_stopping(id) {
-                // It counts less from now on: what takes its place need not wait for the engine to say so.
-                self.due.insert(service);
-            }
         }
         for id in deeds.removals {
             self.forget_instance(service, id, now);

@@ -101,7 +101,6 @@ impl Engine for SimEngine {
     }
 
     async fn stop(&self, id: InstanceId, grace: Duration) -> Result<(), EngineError> {
-        self.ends.book.told_to_stop(id);
         if self.ends.mutant == Some(Mutant::StopDoesNothing) {
             return self.effect(Op::Stop, id, || async { Ok(()) }).await;
         }

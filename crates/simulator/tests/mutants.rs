@@ -3,7 +3,7 @@
 use simulator::{Mutant, Scenario, run};
 
 /// Seeds that a bug may stay hidden for.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 400;
 
 /// Runs seeds until one fails that is well without the bug.
 fn found(mutant: Mutant) -> Option<(u64, u8)> {

@@ -47,8 +47,13 @@ fn surge_ceiling(
         return Ok(());
     }
     let live = observed.instances.iter().filter(|s| alive(s)).count() as u32;
-    // Told to stop, which invariant 4 allows for drained ones only.
-    let stopping = |s: &&Seen| s.retiring && s.process == Process::Stopping;
+    // Told to stop, before or by this plan, which invariant 4 allows for drained ones only.
+    let told_now = |seen: &Seen| {
+        plan.actions
+            .iter()
+            .any(|a| matches!(a, Action::Stop { id, .. } if *id == seen.id))
+    };
+    let stopping = |s: &&Seen| s.retiring && alive(s) && (s.process == Process::Stopping || told_now(s));
     let stopping = observed.instances.iter().filter(stopping).count() as u32;
     let ceiling = course.map_or(0, |course| {
         course.ceiling(desired.serving.as_ref()) + stopping.min(course.uncounted_stopping())

@@ -53,18 +53,13 @@ impl Scene<'_> {
         is_in(&self.fresh) || originals_stay && is_in(&self.originals) || self.release.is_some_and(|r| r.id == seen.id)
     }
 
-    /// Invariant 4: only what no edge can choose, and what carries no request or has used up its time to drain.
     fn stop(&self, seen: &Seen, plan: &mut Plan) {
-        let options = self.course.as_ref().map(|c| c.goal.options.clone()).unwrap_or_default();
-        let grace = options.stop_grace();
-        let id = seen.id;
-        match seen.route {
-            RouteState::Out => plan.actions.push(Action::Stop { id, grace, cut: false }),
-            RouteState::Leaving { drained_for: Some(age) } if age >= options.drain() => {
-                plan.actions.push(Action::Stop { id, grace, cut: true });
-            }
-            RouteState::Leaving { drained_for: Some(age) } => wake_after(plan, options.drain() - age),
-            RouteState::Leaving { drained_for: None } | RouteState::Entering | RouteState::In => {}
+        let options = self.options();
+        if let Some(cut) = self.stops(seen) {
+            let (id, grace) = (seen.id, options.stop_grace());
+            plan.actions.push(Action::Stop { id, grace, cut });
+        } else if let RouteState::Leaving { drained_for: Some(age) } = seen.route {
+            wake_after(plan, options.drain().saturating_sub(age));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::course::{Course, Leg};
 use super::inputs::{Desired, Health, Observed, Process, RouteState, Seen};
+use crate::RolloutOptions;
 
 pub(super) struct Scene<'a> {
     pub desired: &'a Desired,
@@ -98,11 +99,35 @@ impl<'a> Scene<'a> {
     }
 
     /// Those that count against the ceiling (invariant 1): all that live, leaving ones included, but for a bounded
-    /// number that were told to stop.
+    /// number that were told to stop, or are by this very plan.
     pub fn counted(&self, course: &Course) -> u32 {
         let live = (self.staying().count() + self.leaving.len() + usize::from(self.release.is_some())) as u32;
-        let stopping = self.leaving.iter().filter(|s| s.process == Process::Stopping).count() as u32;
+        let told = |seen: &&&Seen| seen.process == Process::Stopping || self.stops(seen).is_some();
+        let stopping = self.leaving.iter().filter(told).count() as u32;
         live - stopping.min(course.uncounted_stopping())
+    }
+
+    /// Invariant 4: what leaves is stopped when no edge can choose it, and it carries no request (`Some(false)`) or has
+    /// used up its time to drain (`Some(true)`: what it still carries is cut).
+    pub fn stops(&self, seen: &Seen) -> Option<bool> {
+        let runs = matches!(seen.process, Process::Starting | Process::Running);
+        match seen.route {
+            RouteState::Out if runs && seen.retiring => Some(false),
+            RouteState::Leaving { drained_for: Some(age) }
+                if runs && seen.retiring && age >= self.options().drain() =>
+            {
+                Some(true)
+            }
+            _ => None,
+        }
+    }
+
+    /// Those of the goal; the defaults where nothing is wanted.
+    pub fn options(&self) -> RolloutOptions {
+        self.course
+            .as_ref()
+            .map(|course| course.goal.options.clone())
+            .unwrap_or_default()
     }
 
     /// All of the goal is ready, and the strategy turns to it by one table.

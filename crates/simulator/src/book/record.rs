@@ -108,8 +108,12 @@ impl Pages {
         let before = serving.max(known.previous_serving);
         let wanted = goal.spec.instances;
         let options = &goal.spec.options;
-        let told = |row: &&InstanceRow| self.instances.get(&row.id).is_some_and(|truth| truth.told_to_stop);
-        let stopping = state.instances.iter().filter(told).count() as u32;
+        // They are told to stop right after this commit; whether they may be is checked then (invariant 4).
+        let may_stop = |row: &&InstanceRow| {
+            let served = self.instances.get(&row.id).is_some_and(|truth| truth.left.is_none());
+            row.state == InstanceState::Retiring && !served
+        };
+        let stopping = state.instances.iter().filter(may_stop).count() as u32;
         let uncounted = stopping.min(options.uncounted_stopping(wanted));
         let ceiling = wanted.max(before) + surge(&goal.spec) + uncounted;
         let live = state.instances.len() as u32;

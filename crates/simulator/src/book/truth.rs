@@ -19,8 +19,6 @@ pub struct Truth {
     pub(super) version: i64,
     pub(super) alive: bool,
     pub(super) asked_to_stop: bool,
-    /// The reconciler has begun to stop it, whether or not the engine has heard of it.
-    pub(super) told_to_stop: bool,
     pub(super) removed: bool,
     /// Checks passed in a row, as seen by each life.
     pub(super) passes: BTreeMap<u32, u32>,
@@ -41,12 +39,6 @@ impl Book {
         pages.events_seen += events.len();
         for event in &events {
             pages.engine_event(event);
-        }
-    }
-    /// The reconciler begins to stop an instance: from now on it counts less (invariant 1).
-    pub fn told_to_stop(&self, id: InstanceId) {
-        if let Some(truth) = self.pages().instances.get_mut(&id) {
-            truth.told_to_stop = true;
         }
     }
 
@@ -153,7 +145,6 @@ impl Pages {
                     version: event.version,
                     alive: true,
                     asked_to_stop: false,
-                    told_to_stop: false,
                     removed: false,
                     passes: BTreeMap::new(),
                     proven: false,
