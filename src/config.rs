@@ -55,6 +55,9 @@ pub struct UpArgs {
     /// Registries that may be spoken to without TLS, besides those on loopback
     #[arg(long, env = "HOB_INSECURE_REGISTRIES", value_delimiter = ',')]
     pub insecure_registries: Option<Vec<String>>,
+    /// Certificates (PEM) of authorities that may vouch for registries, besides those that the system trusts
+    #[arg(long, env = "HOB_REGISTRY_CA_FILE")]
+    pub registry_ca_file: Option<PathBuf>,
     /// On SIGTERM also stop all instances and the edge, and remove the instances' network
     #[arg(long, env = "HOB_STOP_INSTANCES")]
     pub stop_instances: bool,
@@ -112,6 +115,7 @@ pub struct Config {
     pub log_format: LogFormat,
     pub instance_network: String,
     pub insecure_registries: Vec<String>,
+    pub registry_ca_file: Option<PathBuf>,
     pub stop_instances: bool,
 }
 
@@ -186,6 +190,7 @@ impl UpArgs {
                 .insecure_registries
                 .or(file.insecure_registries)
                 .unwrap_or_default(),
+            registry_ca_file: self.registry_ca_file.or(file.registry_ca_file),
             stop_instances: self.stop_instances || file.stop_instances,
             data_dir,
             listen,

@@ -18,27 +18,17 @@ const COLLECT_MIN_AGE: Duration = Duration::from_secs(3_600);
 /// Between stop signal and kill when everything is stopped.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// Removes blobs and layers that neither a name nor a kept deployment needs, now and then, until told to stop.
-pub async fn collect_images(store: Store, images: ImageStore, mut stopping: watch::Receiver<bool>) {
+/// Removes blobs and layers that no name, no kept deployment and no instance needs, now and then, until told to stop.
+pub async fn collect_images(store: Store, engine: Embedded, images: ImageStore, mut stopping: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(COLLECT_EVERY) => {}
             _ = stopping.wait_for(|stop| *stop) => return,
         }
-        let in_use: HashSet<Digest> = match store.system().image_digests_in_use().await {
-            // A digest that cannot be read must not make an image look unused: then nothing is removed this time.
-            Ok(digests) => match digests.iter().map(|digest| digest.parse()).collect() {
-                Ok(digests) => digests,
-                Err(error) => {
-                    tracing::warn!(%error, "unused images are kept: a deployment names a strange digest");
-                    continue;
-                }
-            },
-            Err(error) => {
-                tracing::warn!(
-                    error = error.context,
-                    "unused images are kept: the store does not answer"
-                );
+        let in_use = match digests_in_use(&store, &engine).await {
+            Ok(digests) => digests,
+            Err(why) => {
+                tracing::warn!(error = why, "unused images are kept this time");
                 continue;
             }
         };
@@ -47,6 +37,25 @@ pub async fn collect_images(store: Store, images: ImageStore, mut stopping: watc
             Err(error) => tracing::warn!(%error, "unused images could not be removed"),
         }
     }
+}
+
+/// What must stay: what the record names, and what instances were made from, the record's or not. On an error nothing is
+/// known to be unused.
+pub async fn digests_in_use(store: &Store, engine: &Embedded) -> Result<HashSet<Digest>, String> {
+    let named = store
+        .system()
+        .image_digests_in_use()
+        .await
+        .map_err(|error| error.context)?;
+    let engine = engine.clone();
+    let running = tokio::task::spawn_blocking(move || engine.image_digests_in_use()).await;
+    let running = running
+        .map_err(|error| error.to_string())?
+        .map_err(|error| format!("the instances' records: {error}"))?;
+    let parsed = named.iter().chain(&running).map(|digest| digest.parse::<Digest>());
+    parsed
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("an image is named by a strange digest: {error}"))
 }
 
 /// `--stop-instances`: every instance, the edge, the network. The record still wants them: the next start brings them

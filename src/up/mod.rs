@@ -7,7 +7,7 @@ mod keeping;
 mod runtime;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -146,7 +146,12 @@ async fn serve(config: Config, user: UserNamespace) -> Result<()> {
     let reconciling = tokio::spawn(reconciler.run(stopping.clone()));
     let serving = tokio::spawn(api::serve(listener, router.clone(), stopping.clone()));
     let local = tokio::spawn(socket.serve(router, stopping.clone()));
-    tokio::spawn(keeping::collect_images(store, images, stopping));
+    tokio::spawn(keeping::collect_images(
+        store,
+        engine.as_ref().clone(),
+        images,
+        stopping,
+    ));
     greet(&config, edge.public(), claim.map(|claim| claim.url));
 
     let outcome = until_end(reconciling, local).await;
@@ -211,10 +216,22 @@ async fn open_store(config: &Config, data_dir: &DataDir) -> Result<Store> {
     Ok(store)
 }
 
+fn registry_authorities(file: Option<&Path>) -> Result<::images::Authorities> {
+    let Some(file) = file else {
+        return Ok(::images::Authorities::default());
+    };
+    let what = || format!("the registries' authorities in {}", file.display());
+    let pem = std::fs::read(file).with_context(what)?;
+    ::images::Authorities::from_pem(&pem)
+        .map_err(anyhow::Error::msg)
+        .with_context(what)
+}
+
 async fn open_images(config: &Config, data_dir: &DataDir) -> Result<::images::ImageStore> {
     let root = data_dir.subdir("images")?;
     let options = ::images::RegistryOptions {
         insecure_registries: config.insecure_registries.clone(),
+        authorities: registry_authorities(config.registry_ca_file.as_deref())?,
         ..::images::RegistryOptions::default()
     };
     let open = move || ::images::ImageStore::open_with(root, ::images::Limits::default(), options);

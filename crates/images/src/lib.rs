@@ -30,6 +30,6 @@ pub use limits::Limits;
 pub use manifest::{ImageConfig, Platform};
 pub use pack::{PackRequest, write_layout};
 pub use reference::{REFERENCE_MAX, Reference};
-pub use registry::{Credentials, Progress, RegistryOptions};
+pub use registry::{Authorities, Credentials, Progress, RegistryOptions};
 pub use store::{Freed, ImageInfo, ImageStore, Lease, Origin, Prepared};
 pub use unpack::WhiteoutForm;

@@ -545,3 +545,19 @@ async fn bytes_behind_the_end_of_an_archive_count_too() {
         "{error}"
     );
 }
+
+/// As `umoci insert` writes it: no padding behind the last file, and no end of the archive.
+#[tokio::test]
+async fn a_layer_may_end_right_behind_the_content_of_its_last_file_and_not_before() {
+    const HEADER: usize = 512;
+    let two_files = || Layer::new().file("first", "one").file("last", "hello").finish();
+    let last_header = 2 * HEADER;
+    for end in [last_header + HEADER + 5, last_header + HEADER + 400] {
+        let (_world, prepared) = accepted(|_| two_files()[..end].to_vec()).await;
+        let content = |name: &str| std::fs::read_to_string(prepared.layers[0].join(name)).expect("a file");
+        assert_eq!([content("first"), content("last")], ["one", "hello"], "cut at {end}");
+    }
+    for end in [last_header + HEADER + 4, last_header + HEADER, last_header + 100] {
+        refused(|_| two_files()[..end].to_vec()).await;
+    }
+}

@@ -3,13 +3,13 @@
 mod common;
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Layer, Packing, TestImage, World, installed, reference, write_layout};
-use images::{Credentials, Digest, ImageError, Platform};
+use images::{Authorities, Credentials, Digest, ImageError, Limits, Platform, RegistryOptions};
 use serde_json::json;
 
 /// `me` and `s3cret`, with the cheapest cost that there is.
@@ -17,25 +17,40 @@ const HTPASSWD: &str = "me:$2b$04$ip7JMqzrt7aZ8kBGJUDsc.S/57JwZuMM0oeb9UIyy9XohF
 
 struct DockerRegistry {
     process: Child,
-    port: u16,
+    address: SocketAddr,
     credentials: bool,
+}
+
+/// How a registry is reached.
+enum Manner<'a> {
+    Plain,
+    WithPassword,
+    /// At this address, with this certificate and its key.
+    Encrypted(IpAddr, &'a Path, &'a Path),
 }
 
 impl DockerRegistry {
     /// `None` where the programs are missing, which is said.
-    fn start(dir: &Path, credentials: bool) -> Option<DockerRegistry> {
+    fn start(dir: &Path, manner: &Manner<'_>) -> Option<DockerRegistry> {
         if !installed(&["docker-registry", "skopeo"]) {
             return None;
         }
-        let port = TcpListener::bind("127.0.0.1:0")
+        let (ip, tls) = match manner {
+            Manner::Encrypted(ip, certificate, key) => {
+                let (certificate, key) = (certificate.display(), key.display());
+                (*ip, format!(", tls: {{certificate: {certificate}, key: {key}}}"))
+            }
+            _ => (Ipv4Addr::LOCALHOST.into(), String::new()),
+        };
+        let address = TcpListener::bind((ip, 0))
             .and_then(|listener| listener.local_addr())
-            .expect("a port")
-            .port();
+            .expect("a port");
         let mut config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: 127.0.0.1:{port}}}\n",
+             http: {{addr: '{address}'{tls}}}\n",
             dir.join("registry").display()
         );
+        let credentials = matches!(manner, Manner::WithPassword);
         if credentials {
             let htpasswd = dir.join("htpasswd");
             fs::write(&htpasswd, HTPASSWD).expect("a file");
@@ -55,11 +70,11 @@ impl DockerRegistry {
             .expect("docker-registry starts");
         let registry = DockerRegistry {
             process,
-            port,
+            address,
             credentials,
         };
         let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(address).is_err() {
             assert!(Instant::now() < deadline, "docker-registry does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -74,13 +89,13 @@ impl DockerRegistry {
         if self.credentials {
             skopeo.args(["--dest-creds", "me:s3cret"]);
         }
-        let target = format!("docker://127.0.0.1:{}/{name}", self.port);
+        let target = format!("docker://{}/{name}", self.address);
         let output = skopeo.args([source, &target]).output().expect("skopeo runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn name(&self, rest: &str) -> images::Reference {
-        reference(&format!("127.0.0.1:{}/{rest}", self.port))
+        reference(&format!("{}/{rest}", self.address))
     }
 }
 
@@ -111,7 +126,7 @@ async fn assert_content(world: &World, digest: &Digest, content: &str) {
 #[tokio::test]
 async fn an_image_with_gzip_or_zstd_layers_is_pulled_by_tag_and_by_digest() {
     let world = World::new();
-    let Some(registry) = DockerRegistry::start(world.dir.path(), false) else {
+    let Some(registry) = DockerRegistry::start(world.dir.path(), &Manner::Plain) else {
         return;
     };
     let here = Platform::here().architecture;
@@ -143,7 +158,7 @@ async fn an_image_with_gzip_or_zstd_layers_is_pulled_by_tag_and_by_digest() {
 #[tokio::test]
 async fn a_registry_with_a_password_wants_it() {
     let world = World::new();
-    let Some(registry) = DockerRegistry::start(world.dir.path(), true) else {
+    let Some(registry) = DockerRegistry::start(world.dir.path(), &Manner::WithPassword) else {
         return;
     };
     let image = image("secret", Packing::Gzip, &Platform::here().architecture);
@@ -167,7 +182,7 @@ async fn a_registry_with_a_password_wants_it() {
 #[tokio::test]
 async fn of_an_image_for_many_machines_the_one_for_this_is_pulled() {
     let world = World::new();
-    let Some(registry) = DockerRegistry::start(world.dir.path(), false) else {
+    let Some(registry) = DockerRegistry::start(world.dir.path(), &Manner::Plain) else {
         return;
     };
     let here = Platform::here().architecture;
@@ -219,4 +234,110 @@ async fn of_an_image_for_many_machines_the_one_for_this_is_pulled() {
         .expect_err("refused")
         .to_string();
     assert!(error.contains("s390x") && error.contains(&here), "{error}");
+}
+
+/// An address of this machine that is not loopback, where registries are spoken to in plain HTTP.
+fn outward_address() -> Option<IpAddr> {
+    // Sends nothing: the kernel picks the address that it would send from.
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback()).then_some(ip)
+}
+
+/// An authority, and a certificate of it for `ip`: the files of the authority's certificate, the other one, and its key.
+fn certified(dir: &Path, ip: IpAddr) -> [PathBuf; 3] {
+    let file = |name: &str| dir.join(name).display().to_string();
+    let openssl = |arguments: &[&str]| {
+        let output = Command::new("openssl").args(arguments).output().expect("openssl runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let fresh = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ];
+    let (ca, ca_key, leaf, leaf_key) = (file("ca.pem"), file("ca.key"), file("leaf.pem"), file("leaf.key"));
+    let authority = [
+        "req",
+        "-x509",
+        "-subj",
+        "/CN=Test authority",
+        "-keyout",
+        &ca_key,
+        "-out",
+        &ca,
+    ];
+    openssl(&[&authority[..], &fresh].concat());
+    let name = format!("subjectAltName=IP:{ip}");
+    let signed = [
+        "req",
+        "-x509",
+        "-subj",
+        "/CN=registry",
+        "-addext",
+        &name,
+        "-addext",
+        "basicConstraints=CA:FALSE",
+    ];
+    let by = ["-CA", &ca, "-CAkey", &ca_key, "-keyout", &leaf_key, "-out", &leaf];
+    openssl(&[&signed[..], &by, &fresh].concat());
+    [ca, leaf, leaf_key].map(PathBuf::from)
+}
+
+#[tokio::test]
+async fn a_registry_with_a_certificate_of_a_private_authority_is_trusted_once_that_is_named() {
+    let (Some(ip), true) = (outward_address(), installed(&["openssl"])) else {
+        println!("SKIPPED: no address but loopback, or no openssl");
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let [authority, certificate, key] = certified(dir.path(), ip);
+    let manner = Manner::Encrypted(ip, &certificate, &key);
+    let Some(registry) = DockerRegistry::start(dir.path(), &manner) else {
+        return;
+    };
+    let stranger = World::with(
+        Limits::default(),
+        RegistryOptions {
+            attempts: 1,
+            ..RegistryOptions::default()
+        },
+    );
+    let image = image("private", Packing::Gzip, &Platform::here().architecture);
+    let layout = write_layout(&stranger.path("layout"), image.layout("app:1"));
+    registry.push(&format!("oci:{layout}:app:1"), "app:1", &[]);
+    let name = registry.name("app:1");
+    let error = stranger
+        .store
+        .pull(&name, None, |_| {})
+        .await
+        .expect_err("nobody vouches for it");
+    assert!(error.to_string().contains("certificate"), "{error}");
+
+    let authorities = Authorities::from_pem(&fs::read(authority).expect("a file")).expect("a certificate");
+    let world = World::with(
+        Limits::default(),
+        RegistryOptions {
+            authorities,
+            ..RegistryOptions::default()
+        },
+    );
+    let digest = world.store.pull(&name, None, |_| {}).await.expect("pulled");
+    assert_content(&world, &digest, "private").await;
+}
+
+#[test]
+fn a_file_without_a_certificate_is_no_authority() {
+    for pem in [
+        "",
+        "hello",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
+        assert!(Authorities::from_pem(pem.as_bytes()).is_err(), "{pem:?}");
+    }
 }

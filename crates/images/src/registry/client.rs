@@ -401,6 +401,7 @@ fn http_client(base: &Url, rule: &AddressRule, options: &RegistryOptions) -> req
         .read_timeout(options.stall)
         .redirect(policy)
         .dns_resolver(Arc::new(GuardedResolver(rule.clone())))
+        .tls_certs_merge(options.authorities.0.iter().cloned())
         .no_proxy()
         .referer(false)
         .build()

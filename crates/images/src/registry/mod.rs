@@ -32,11 +32,31 @@ impl Credentials {
     }
 }
 
+/// Certificates of authorities, such as a company's own.
+#[derive(Debug, Clone, Default)]
+pub struct Authorities(pub(super) Vec<reqwest::Certificate>);
+
+impl Authorities {
+    /// All certificates of a PEM file.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the operator: a damaged certificate, or none at all.
+    pub fn from_pem(pem: &[u8]) -> std::result::Result<Authorities, String> {
+        match reqwest::Certificate::from_pem_bundle(pem) {
+            Ok(none) if none.is_empty() => Err("no certificate is in it; PEM is expected".to_owned()),
+            Ok(certificates) => Ok(Authorities(certificates)),
+            Err(error) => Err(format!("it holds no usable certificate: {error}")),
+        }
+    }
+}
+
 /// How pulls behave.
 #[derive(Debug, Clone)]
 pub struct RegistryOptions {
     /// `host[:port]` of registries that are spoken to in plain HTTP. Those on this machine always are.
     pub insecure_registries: Vec<String>,
+    /// Who may vouch for a registry besides the authorities that the system trusts.
+    pub authorities: Authorities,
     /// Whether a registry may be on this machine or in a private network. Turn it off where people who are not the
     /// operator choose images. Link-local addresses (cloud metadata) are refused in any case (C6.7).
     pub allow_private: bool,
@@ -60,6 +80,7 @@ impl Default for RegistryOptions {
     fn default() -> Self {
         RegistryOptions {
             insecure_registries: Vec::new(),
+            authorities: Authorities::default(),
             allow_private: true,
             attempts: 5,
             backoff: Duration::from_millis(250),

@@ -4,7 +4,8 @@
 //! put together here, because the crate would read such a member into memory whatever its size. A PAX size that
 //! contradicts the header's is refused: two readers must not disagree about where the next member begins.
 
-use std::io::Read;
+use std::cell::Cell;
+use std::io::{self, Read};
 
 use tar::{Archive, EntryType};
 
@@ -160,6 +161,32 @@ struct Extensions {
     any: bool,
 }
 
+/// Blocks of a tar stream.
+const BLOCK: u64 = 512;
+
+/// A stream that may end right behind the content of its last entry: what is missing of that entry's last block is made
+/// up (umoci's `insert` writes such layers, and other readers take them). What lacks content ends where it ends.
+struct Lenient<'c, R> {
+    inner: R,
+    position: u64,
+    /// Where the content of the entry that is being read ends.
+    content_end: &'c Cell<u64>,
+}
+
+impl<R: Read> Read for Lenient<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut count = self.inner.read(buffer)?;
+        let content_end = self.content_end.get();
+        let missing = content_end.next_multiple_of(BLOCK).saturating_sub(self.position);
+        if count == 0 && self.position >= content_end && missing > 0 {
+            count = buffer.len().min(missing as usize);
+            buffer[..count].fill(0);
+        }
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
 /// Calls `visit` for each entry of the tar stream `source`, with the content of files, and returns the stream behind
 /// the last one. `what` names the archive in errors; `fault` explains failed reads.
 pub(super) fn for_each<R: Read>(
@@ -168,11 +195,17 @@ pub(super) fn for_each<R: Read>(
     fault: &Fault,
     mut visit: impl FnMut(Member, &mut dyn Read) -> Result<()>,
 ) -> Result<R> {
-    let mut archive = Archive::new(source);
+    let content_end = Cell::new(0);
+    let mut archive = Archive::new(Lenient {
+        inner: source,
+        position: 0,
+        content_end: &content_end,
+    });
     let mut extensions = Extensions::default();
     let entries = archive.entries().map_err(|error| fault.explain(what, error))?.raw(true);
     for entry in entries {
         let mut entry = entry.map_err(|error| fault.explain(what, error))?;
+        content_end.set(entry.raw_file_position().saturating_add(entry.size()));
         let kind = entry.header().entry_type();
         match kind {
             EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader => {
@@ -188,7 +221,7 @@ pub(super) fn for_each<R: Read>(
     if extensions.any {
         return Err(ImageError::corrupt(what, "it ends after an extension header"));
     }
-    Ok(archive.into_inner())
+    Ok(archive.into_inner().inner)
 }
 
 fn extension_body<R: Read>(entry: &mut tar::Entry<'_, R>, what: &str, fault: &Fault) -> Result<Vec<u8>> {
