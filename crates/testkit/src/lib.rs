@@ -11,6 +11,7 @@
 //!
 //! **Architecture invariant:** nothing here is linked into the product.
 
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod conformance;
 pub mod dice;

@@ -1,93 +1,193 @@
-//! The limits that the engine is held against: a bare container runtime, and the app without a container.
+//! The limits that the engine is held against: bare container runtimes, and the app without a container.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::Command;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use domain::{DeploymentId, InstanceId, ProjectId, Resources, ServiceId};
+use engine::embedded::{Config, Embedded};
+use engine::{Engine, InstanceSpec};
+use images::{ImageStore, Limits, PackRequest};
+use uuid::Uuid;
 
 use super::host::Program;
-use super::median;
+use super::{Bench, median};
 use crate::system::{App, free_address};
 
-/// Containers that are run one after the other for one measurement.
-const RUNS: usize = 10;
+/// A range that no other piece uses; see `--instance-network`.
+const NETWORK: &str = "10.214.0.0/24";
+const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A runtime that works here, with what it takes to run a program that ends at once.
-pub(super) struct Runtime {
-    pub(super) name: &'static str,
-    bundle: tempfile::TempDir,
+/// How long one start took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    /// Until the program's first output was there to be read.
+    pub(super) first_output: Duration,
+    /// Until all was over and cleared away.
+    pub(super) whole: Duration,
 }
 
-impl Runtime {
-    /// crun, or else runc.
-    pub(super) fn find() -> anyhow::Result<Self> {
-        let mut why = Vec::new();
-        for name in ["crun", "runc"] {
-            match bundle(name).map(|bundle| Runtime { name, bundle }) {
-                Ok(runtime) => match runtime.run(1) {
-                    Ok(_) => return Ok(runtime),
-                    Err(error) => why.push(format!("{name}: {error:#}")),
-                },
-                Err(error) => why.push(format!("{name}: {error:#}")),
-            }
+/// An engine without a control plane, one image in it, and the same image as a bundle for other runtimes.
+pub(super) struct Ground {
+    runtime: tokio::runtime::Runtime,
+    engine: Embedded,
+    image: String,
+    bundle: PathBuf,
+    scratch: tempfile::TempDir,
+}
+
+impl Ground {
+    /// The program of the image says one word and ends.
+    pub(super) fn new(bench: &Bench) -> anyhow::Result<Self> {
+        let scratch = tempfile::tempdir()?;
+        let root = scratch.path().join("root");
+        fs::create_dir(&root)?;
+        fs::copy("/bin/busybox", root.join("busybox")).context("busybox-static is not installed")?;
+        let images = ImageStore::open(scratch.path().join("data/images"), Limits::default())?;
+        let mut request = PackRequest::new(&root, "bench:1".parse()?);
+        request.entrypoint = ["/busybox", "echo", "here"].map(str::to_owned).into();
+        let runtime = tokio::runtime::Runtime::new()?;
+        let image = runtime.block_on(images.pack(request))?.to_string();
+        let engine = runtime.block_on(Embedded::open(Config {
+            data_dir: scratch.path().join("data"),
+            images,
+            shim_command: vec![bench.hob.clone().into(), "shim".into()],
+            instance_network: NETWORK.parse()?,
+        }))?;
+        let bundle = scratch.path().join("bundle");
+        fs::create_dir(&bundle)?;
+        let ground = Ground {
+            runtime,
+            engine,
+            image,
+            bundle,
+            scratch,
+        };
+        let spec = ground.spec();
+        ground
+            .runtime
+            .block_on(ground.engine.write_bundle(&spec, &ground.bundle))?;
+        Ok(ground)
+    }
+
+    fn spec(&self) -> InstanceSpec {
+        InstanceSpec {
+            id: InstanceId(Uuid::now_v7()),
+            service: ServiceId(Uuid::nil()),
+            service_name: "bench".into(),
+            project: ProjectId(Uuid::nil()),
+            deployment: DeploymentId(Uuid::nil()),
+            version: 1,
+            image_digest: self.image.clone(),
+            port: None,
+            env: BTreeMap::new(),
+            command: None,
+            resources: Resources::default(),
         }
-        bail!("no container runtime works here: {}", why.join("; "))
     }
 
-    /// Create, start, end and delete, per container.
-    pub(super) fn start(&self) -> anyhow::Result<Duration> {
-        let nothing = self.run(0)?;
-        let all = self.run(RUNS)?;
-        Ok(all.saturating_sub(nothing) / u32::try_from(RUNS)?)
-    }
-
-    /// crun refuses hybrid cgroups until the empty v2 hierarchy is out of sight, so it is hidden in a mount namespace
-    /// of the loop's own. The script is fixed text; nothing is pasted into it.
-    fn run(&self, times: usize) -> anyhow::Result<Duration> {
-        const LOOP: &str = r#"
-            umount /sys/fs/cgroup/unified 2>/dev/null
-            i=0
-            while [ "$i" -lt "$3" ]; do i=$((i + 1)); "$1" run --bundle "$2" "bench-$$-$i" || exit 1; done"#;
+    /// One instance on the embedded engine, its network and its shim included.
+    pub(super) fn engine(&self) -> anyhow::Result<Start> {
+        let spec = self.spec();
+        let log = self.scratch.path().join(format!("data/instances/{}/log.0", spec.id));
         let began = Instant::now();
-        let output = Command::new("unshare")
-            .args(["--mount", "sh", "-c", LOOP, "sh", self.name])
-            .arg(self.bundle.path())
-            .arg(times.to_string())
-            .output()
-            .context("unshare")?;
+        self.runtime.block_on(self.engine.start(&spec))?;
+        while fs::metadata(&log).map_or(0, |file| file.len()) == 0 {
+            ensure!(began.elapsed() < PATIENCE, "nothing was said within {PATIENCE:?}");
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let first_output = began.elapsed();
+        self.runtime.block_on(async {
+            self.engine.stop(spec.id, PATIENCE).await?;
+            self.engine.remove(spec.id).await
+        })?;
+        Ok(Start {
+            first_output,
+            whole: began.elapsed(),
+        })
+    }
+
+    /// `crun run` or `runc run` of the same bundle, whose root file system is mounted already.
+    pub(super) fn bare(&self, runtime: &'static str) -> anyhow::Result<Start> {
+        let began = Instant::now();
+        let mut command = Command::new(runtime);
+        command.arg("run").arg("--bundle").arg(&self.bundle);
+        command.arg(format!("hob-bench-{}", std::process::id()));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        // SAFETY: system calls on constants.
+        unsafe { command.pre_exec(hide_empty_v2) };
+        let mut child = command.spawn().with_context(|| format!("{runtime} is not installed"))?;
+        let mut said = [0; 4];
+        let read = child.stdout.take().context("a pipe")?.read_exact(&mut said);
+        let first_output = began.elapsed();
+        let output = child.wait_with_output()?;
         ensure!(
-            output.status.success(),
+            output.status.success() && read.is_ok(),
             "{}",
             String::from_utf8_lossy(&output.stderr).trim()
         );
-        Ok(began.elapsed())
+        Ok(Start {
+            first_output,
+            whole: began.elapsed(),
+        })
+    }
+
+    /// Those of the two that work here, and why the others do not.
+    pub(super) fn runtimes(&self) -> anyhow::Result<Vec<&'static str>> {
+        let mut why = Vec::new();
+        let mut works = |name: &&'static str| {
+            self.bare(name)
+                .map_err(|error| why.push(format!("{name}: {error:#}")))
+                .is_ok()
+        };
+        let found: Vec<&str> = ["crun", "runc"].into_iter().filter(|name| works(name)).collect();
+        why.iter().for_each(|why| eprintln!("left out: {why}"));
+        ensure!(!found.is_empty(), "no container runtime works here");
+        Ok(found)
     }
 }
 
-fn bundle(runtime: &str) -> anyhow::Result<tempfile::TempDir> {
-    let bundle = tempfile::tempdir()?;
-    let rootfs = bundle.path().join("rootfs");
-    fs::create_dir(&rootfs)?;
-    fs::copy("/bin/busybox", rootfs.join("busybox")).context("busybox-static is not installed")?;
-    let made = Command::new(runtime)
-        .arg("spec")
-        .current_dir(bundle.path())
-        .output()
-        .context("not installed")?;
-    ensure!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr).trim()
-    );
-    let path = bundle.path().join("config.json");
-    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
-    config["process"]["args"] = serde_json::json!(["/busybox", "true"]);
-    config["process"]["terminal"] = false.into();
-    fs::write(&path, config.to_string())?;
-    Ok(bundle)
+impl Drop for Ground {
+    fn drop(&mut self) {
+        let rootfs = self.bundle.join("rootfs");
+        let _ = Command::new("umount").arg(rootfs).output();
+        let torn_down = self.runtime.block_on(self.engine.teardown());
+        if let Err(error) = torn_down {
+            eprintln!("the bench's engine left something behind: {error}");
+        }
+    }
+}
+
+/// crun refuses hybrid control groups until the empty v2 tree is out of sight.
+fn hide_empty_v2() -> std::io::Result<()> {
+    let check = |result: libc::c_int| match result {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    // SAFETY: constant strings with their terminators, null pointers where the kernel allows them.
+    unsafe {
+        check(libc::unshare(libc::CLONE_NEWNS))?;
+        let flags = libc::MS_REC | libc::MS_PRIVATE;
+        check(libc::mount(
+            std::ptr::null(),
+            c"/".as_ptr(),
+            std::ptr::null(),
+            flags,
+            std::ptr::null(),
+        ))?;
+        // Where there is none, nothing needs to be hidden.
+        libc::umount2(c"/sys/fs/cgroup/unified".as_ptr(), libc::MNT_DETACH);
+    }
+    Ok(())
 }
 
 /// From the start of the app, without a container, until it accepts connections.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use super::bare::{Runtime, app_ready};
+use super::bare::{Ground, Start, app_ready};
 use super::{Bench, Measure, Row, median};
 use crate::system::{App, Hob, eventually};
 
@@ -12,6 +12,8 @@ const INSTANCES: u32 = 10;
 /// As many start at once as a quarter of ten, rounded up: the default.
 const IN_FLIGHT: u32 = 3;
 const SOON: Duration = Duration::from_secs(60);
+/// Most instances that are added one by one before they are taken away again.
+const SCALE_MAX: u32 = 7;
 
 /// A platform with the images `web:0` and `web:1`.
 pub(super) fn platform(bench: &Bench) -> anyhow::Result<Hob> {
@@ -38,24 +40,54 @@ pub(super) fn deploy(hob: &Hob, name: &str, image: &str, instances: u32, more: &
     hob.cli(&[&fixed[..], more].concat()).ok();
 }
 
-/// From the accepted change of the number until one more instance serves, against a bare runtime's whole run.
+/// Starts of each contestant, in turns.
+const STARTS: usize = 15;
+
+/// One instance of an unpacked image: on the embedded engine against bare runtimes with the same bundle, until the
+/// program's first output; and through the whole platform, from the accepted change of the number until it serves.
 pub(super) fn start(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let runtime = Runtime::find()?;
+    let ground = Ground::new(bench)?;
+    let runtimes = ground.runtimes()?;
     let hob = platform(bench)?;
     deploy(&hob, "web", "web:0", 1, &[]);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for wanted in 2..=8_u32 {
-        theirs.push(runtime.start()?.as_secs_f64() * 1e3);
-        ours.push(scale(&hob, wanted)?.as_secs_f64() * 1e3);
+    let (mut ours, mut serving) = (Vec::new(), Vec::new());
+    let mut theirs: Vec<Vec<Start>> = vec![Vec::new(); runtimes.len()];
+    ground.engine()?;
+    for round in 0..STARTS {
+        ours.push(ground.engine()?);
+        for (runtime, starts) in runtimes.iter().zip(&mut theirs) {
+            starts.push(ground.bare(runtime)?);
+        }
+        let wanted = u32::try_from(round)? % SCALE_MAX + 2;
+        if wanted == 2 && round > 0 {
+            scale(&hob, 1)?;
+        }
+        serving.push(scale(&hob, wanted)?.as_secs_f64() * 1e3);
     }
-    let ms = |values: Vec<f64>| Measure::new(median(values), "ms");
+    let ms = |value| Measure::new(value, "ms");
+    let first = |starts: &[Start]| {
+        median(
+            starts
+                .iter()
+                .map(|s| s.first_output.as_secs_f64() * 1e3)
+                .collect::<Vec<_>>(),
+        )
+    };
+    let whole = |starts: &[Start]| median(starts.iter().map(|s| s.whole.as_secs_f64() * 1e3).collect::<Vec<_>>());
+    let mut rows = Vec::new();
+    for (runtime, starts) in runtimes.iter().zip(&theirs) {
+        let of = format!("{runtime} run (whole run {}), same bundle,", ms(whole(starts)).text());
+        let row = Row::new("start of one instance on the engine, to its first output");
+        rows.push(row.against(ms(first(&ours)), ms(first(starts)), &of, 3.0));
+    }
     let row = Row::new("start of one instance, from the request to serving");
-    Ok(vec![row.against(
-        ms(ours),
-        ms(theirs),
-        &format!("{} run", runtime.name),
-        3.0,
-    )])
+    let of = format!("{} run, to its first output,", runtimes[0]);
+    rows.push(Row {
+        aim: String::new(),
+        met: None,
+        ..row.against(ms(median(serving)), ms(first(&theirs[0])), &of, 3.0)
+    });
+    Ok(rows)
 }
 
 fn scale(hob: &Hob, wanted: u32) -> anyhow::Result<Duration> {
@@ -85,26 +117,37 @@ fn scale(hob: &Hob, wanted: u32) -> anyhow::Result<Duration> {
 
 /// From the accepted change of the image until the deployment has succeeded.
 pub(super) fn wall_clock(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let runtime = Runtime::find()?;
+    let ground = Ground::new(bench)?;
+    let runtimes = ground.runtimes()?;
     let hob = platform(bench)?;
     let ready = app_ready(hob.scratch())?;
-    let options = serde_json::json!({ "max_in_flight": IN_FLIGHT });
     deploy(&hob, "web", "web:0", INSTANCES, &[]);
-    let (mut ours, mut ideal) = (Vec::new(), Vec::new());
-    for round in 1..=bench.rounds.min(7) {
-        let once = runtime.start()? + ready;
-        ideal.push((once * INSTANCES.div_ceil(IN_FLIGHT)).as_secs_f64() * 1e3);
-        let image = if round % 2 == 1 { "web:1" } else { "web:0" };
-        ours.push(roll(&hob, image, &options)?.as_secs_f64() * 1e3);
+    let mut rows = Vec::new();
+    let mut image = 0;
+    for in_flight in [IN_FLIGHT, 1] {
+        let options = serde_json::json!({ "max_in_flight": in_flight });
+        let mut ours = Vec::new();
+        let mut theirs: Vec<Vec<f64>> = vec![Vec::new(); runtimes.len()];
+        for _ in 0..bench.rounds.min(7) {
+            for (runtime, ideals) in runtimes.iter().zip(&mut theirs) {
+                let once = median(
+                    (0..3)
+                        .map(|_| Ok(ground.bare(runtime)?.whole.as_secs_f64()))
+                        .collect::<anyhow::Result<Vec<_>>>()?,
+                );
+                ideals.push((once + ready.as_secs_f64()) * f64::from(INSTANCES.div_ceil(in_flight)) * 1e3);
+            }
+            image = 1 - image;
+            ours.push(roll(&hob, &format!("web:{image}"), &options)?.as_secs_f64() * 1e3);
+        }
+        let ms = |values: &[f64]| Measure::new(median(values.to_vec()), "ms");
+        for (runtime, ideals) in runtimes.iter().zip(&theirs) {
+            let what = format!("rollout of {INSTANCES} instances, {in_flight} in flight");
+            let of = format!("ideal ({runtime} run + ready) x {}", INSTANCES.div_ceil(in_flight));
+            rows.push(Row::new(what).against(ms(&ours), ms(ideals), &of, 1.3));
+        }
     }
-    let ms = |values: Vec<f64>| Measure::new(median(values), "ms");
-    let what = format!("rollout of {INSTANCES} instances, {IN_FLIGHT} in flight");
-    let of = format!(
-        "ideal ({} start + ready) x {}",
-        runtime.name,
-        INSTANCES.div_ceil(IN_FLIGHT)
-    );
-    Ok(vec![Row::new(what).against(ms(ours), ms(ideal), &of, 1.3)])
+    Ok(rows)
 }
 
 pub(super) fn roll(hob: &Hob, image: &str, options: &serde_json::Value) -> anyhow::Result<Duration> {
