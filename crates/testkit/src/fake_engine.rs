@@ -407,7 +407,7 @@ impl Engine for FakeEngine {
             None => lines.len().saturating_sub(tail),
             Some(LogCursor(text)) => text.parse().unwrap_or(0).min(lines.len()),
         };
-        let next = Some(LogCursor(lines.len().to_string()));
+        let next = (!instance.exited()).then(|| LogCursor(lines.len().to_string()));
         let line = |text: &String| LogLine {
             at_us: 0,
             stream: Stream::Stdout,

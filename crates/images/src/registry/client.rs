@@ -415,7 +415,7 @@ fn retry_after(response: &Response) -> Option<Duration> {
 }
 
 /// An HTTP error with its causes and without its URL, which may carry a signature.
-fn chain(error: reqwest::Error) -> String {
+pub(super) fn chain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);

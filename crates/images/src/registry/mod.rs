@@ -42,11 +42,15 @@ impl Authorities {
     /// # Errors
     /// What is wrong with it, for the operator: a damaged certificate, or none at all.
     pub fn from_pem(pem: &[u8]) -> std::result::Result<Authorities, String> {
-        match reqwest::Certificate::from_pem_bundle(pem) {
-            Ok(none) if none.is_empty() => Err("no certificate is in it; PEM is expected".to_owned()),
-            Ok(certificates) => Ok(Authorities(certificates)),
-            Err(error) => Err(format!("it holds no usable certificate: {error}")),
+        let unusable = |error: reqwest::Error| format!("it holds no usable certificate: {}", client::chain(error));
+        let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(unusable)?;
+        if certificates.is_empty() {
+            return Err("no certificate is in it; PEM is expected".to_owned());
         }
+        // What is inside of the PEM is looked at by a client only.
+        let client = reqwest::Client::builder().tls_certs_merge(certificates.iter().cloned());
+        client.build().map_err(unusable)?;
+        Ok(Authorities(certificates))
     }
 }
 
