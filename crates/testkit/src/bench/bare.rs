@@ -115,10 +115,16 @@ impl Ground {
 
     /// `crun run` or `runc run` of the same bundle, whose root file system is mounted already.
     pub(super) fn bare(&self, runtime: &'static str) -> anyhow::Result<Start> {
+        self.bare_at(runtime, 0)
+    }
+
+    /// The same at one of several places, which can be used at once.
+    fn bare_at(&self, runtime: &'static str, place: u32) -> anyhow::Result<Start> {
+        let bundle = self.bundle_at(place)?;
         let began = Instant::now();
         let mut command = Command::new(runtime);
-        command.arg("run").arg("--bundle").arg(&self.bundle);
-        command.arg(format!("hob-bench-{}", std::process::id()));
+        command.arg("run").arg("--bundle").arg(&bundle);
+        command.arg(format!("hob-bench-{}-{place}", std::process::id()));
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -139,6 +145,37 @@ impl Ground {
             first_output,
             whole: began.elapsed(),
         })
+    }
+
+    /// A bundle differs from that of another place by its control group, which a runtime empties when it is done.
+    fn bundle_at(&self, place: u32) -> anyhow::Result<PathBuf> {
+        if place == 0 {
+            return Ok(self.bundle.clone());
+        }
+        let dir = self.scratch.path().join(format!("bundle-{place}"));
+        if !dir.exists() {
+            let mut config: serde_json::Value = serde_json::from_slice(&fs::read(self.bundle.join("config.json"))?)?;
+            let group = config["linux"]["cgroupsPath"]
+                .as_str()
+                .map(|group| format!("{group}-{place}"));
+            config["linux"]["cgroupsPath"] = group.into();
+            fs::create_dir(&dir)?;
+            fs::write(dir.join("config.json"), config.to_string())?;
+        }
+        Ok(dir)
+    }
+
+    /// How long `count` such runs take that begin at once: what the cores of this machine leave of doing it in parallel.
+    pub(super) fn wave(&self, runtime: &'static str, count: u32) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..count)
+                .map(|place| scope.spawn(move || self.bare_at(runtime, place)))
+                .collect();
+            runs.into_iter()
+                .try_for_each(|run| run.join().expect("it does not panic").map(drop))
+        })?;
+        Ok(began.elapsed())
     }
 
     /// Those of the two that work here, and why the others do not.
