@@ -1,71 +1,16 @@
-//! C5.13 and C6.7: a registry that fails, lies, stalls or sends us elsewhere.
+//! C5.13: a registry that fails, lies or stalls.
 
 mod common;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use common::pulling::{assert_nothing_named, assert_whole, large, noise, pull, quick, world};
 use common::registry::{Answer, Registry, Then};
 use common::{Layer, Packing, TestImage, World};
-use images::{Credentials, Digest, ImageError, Limits, Progress, RegistryOptions};
+use images::{Credentials, ImageError, Limits, Progress};
 use serde_json::json;
-
-fn quick() -> RegistryOptions {
-    RegistryOptions {
-        backoff: Duration::from_millis(1),
-        stall: Duration::from_millis(500),
-        retry_after_max: Duration::from_secs(2),
-        ..RegistryOptions::default()
-    }
-}
-
-fn world() -> World {
-    World::with(Limits::default(), quick())
-}
-
-/// Bytes that do not compress, the same each time.
-fn noise(len: usize) -> String {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        char::from(b'a' + u8::try_from(state % 26).expect("a letter"))
-    };
-    std::iter::repeat_with(next).take(len).collect()
-}
-
-/// One layer of about 400 KiB.
-fn large() -> TestImage {
-    TestImage::packed(
-        &[Layer::new().file("noise", &noise(400_000)).finish()],
-        Packing::Plain,
-        |_| {},
-    )
-}
-
-async fn pull(world: &World, registry: &Registry) -> Result<Digest, ImageError> {
-    world.store.pull(&registry.reference("app:1"), None, |_| {}).await
-}
-
-async fn assert_whole(world: &World, image: &TestImage, pulled: Result<Digest, ImageError>) {
-    let digest = pulled.expect("pulled");
-    assert_eq!(digest, image.manifest);
-    let prepared = world.store.prepare(&digest).await.expect("prepared");
-    assert_eq!(
-        fs::read_to_string(prepared.layers[0].join("noise")).expect("the file"),
-        noise(400_000)
-    );
-    assert!(world.leftovers().is_empty());
-}
-
-/// Nothing but whole blobs stayed, and nothing that a name leads to.
-fn assert_nothing_named(world: &World) {
-    assert!(world.store.list().expect("a list").is_empty());
-    assert!(world.leftovers().is_empty(), "{:?}", world.leftovers());
-}
 
 #[tokio::test]
 async fn a_dropped_connection_is_continued_where_it_stopped() {
@@ -371,169 +316,6 @@ async fn a_token_that_expires_in_the_middle_of_a_pull_is_renewed() {
 }
 
 #[tokio::test]
-async fn a_registry_that_never_lets_us_in_is_not_asked_for_ever() {
-    let (world, image) = (world(), large());
-    let registry = Registry::serve(&image, |_, _| {
-        Answer::new(401).header("WWW-Authenticate", "Basic realm=\"x\"")
-    })
-    .await;
-    let me = Credentials::new("me", "s3cret");
-    let error = world
-        .store
-        .pull(&registry.reference("app:1"), Some(me), |_| {})
-        .await
-        .expect_err("refused");
-    assert!(matches!(error, ImageError::Unauthorized { .. }), "{error}");
-    assert_eq!(registry.requests().len(), 2);
-}
-
-#[tokio::test]
-async fn a_redirect_is_followed_without_our_credentials() {
-    let (world, image) = (world(), large());
-    let storage = Registry::serve(&image, |_, right| right).await;
-    let elsewhere = storage.address;
-    let registry = Registry::serve(&image, move |request, right| {
-        if request.authorization.is_none() {
-            return Answer::new(401).header("WWW-Authenticate", "Basic realm=\"x\"");
-        }
-        if request.path.contains("/blobs/") {
-            return Answer::new(307).header(
-                "Location",
-                format!("http://localhost:{}{}", elsewhere.port(), request.path),
-            );
-        }
-        right
-    })
-    .await;
-    let me = Credentials::new("me", "s3cret");
-    let pulled = world.store.pull(&registry.reference("app:1"), Some(me), |_| {}).await;
-    assert_whole(&world, &image, pulled).await;
-    assert!(!storage.requests().is_empty());
-    assert!(storage.requests().iter().all(|request| request.authorization.is_none()));
-}
-
-#[tokio::test]
-async fn no_registry_sends_us_to_the_metadata_service() {
-    let image = large();
-    for place in [
-        "http://169.254.169.254/latest",
-        "http://[::ffff:a9fe:a9fe]/latest",
-        "http://2852039166/x",
-        "file:///etc/passwd",
-    ] {
-        let world = world();
-        let registry = Registry::serve(&image, move |_, _| Answer::new(302).header("Location", place)).await;
-        let error = pull(&world, &registry).await.expect_err(place);
-        let refused = matches!(error, ImageError::AddressRefused { .. } | ImageError::Registry { .. });
-        assert!(refused && registry.requests().len() == 1, "{place}: {error}");
-
-        let realm = format!("Bearer realm=\"{place}\"");
-        let registry = Registry::serve(&image, move |_, _| Answer::new(401).header("WWW-Authenticate", &realm)).await;
-        let error = pull(&world, &registry).await.expect_err(place);
-        assert!(registry.requests().len() <= 5, "{place}: {error}");
-    }
-    let closed = World::with(
-        Limits::default(),
-        RegistryOptions {
-            allow_private: false,
-            ..quick()
-        },
-    );
-    let registry = Registry::serve(&image, |_, right| right).await;
-    for host in [
-        registry.address.to_string(),
-        format!("localhost:{}", registry.address.port()),
-    ] {
-        let reference = common::reference(&format!("{host}/app:1"));
-        let error = closed.store.pull(&reference, None, |_| {}).await.expect_err("refused");
-        assert!(matches!(error, ImageError::AddressRefused { .. }), "{host}: {error}");
-    }
-    assert!(registry.requests().is_empty(), "nobody was asked");
-}
-
-#[tokio::test]
-async fn abusive_manifests_are_refused_before_anything_is_fetched() {
-    let image = large();
-    let manifest = |change: &dyn Fn(&mut serde_json::Value)| {
-        let mut json: serde_json::Value = serde_json::from_slice(&image.blobs[&image.manifest]).expect("JSON");
-        change(&mut json);
-        serde_json::to_vec(&json).expect("JSON")
-    };
-    let many = json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": image.layers[0], "size": 1});
-    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        (
-            "10^4 layers",
-            manifest(&|m| m["layers"] = json!(vec![many.clone(); 10_000])),
-            "images.layers",
-        ),
-        (
-            "huge layer",
-            manifest(&|m| m["layers"][0]["size"] = json!(u64::MAX)),
-            "images.layer_bytes",
-        ),
-        (
-            "negative size",
-            manifest(&|m| m["layers"][0]["size"] = json!(-1)),
-            "corrupt",
-        ),
-        (
-            "huge configuration",
-            manifest(&|m| m["config"]["size"] = json!(1_u64 << 40)),
-            "images.config_bytes",
-        ),
-        (
-            "foreign layer",
-            manifest(&|m| {
-                m["layers"][0]["mediaType"] = json!("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
-                m["layers"][0]["urls"] = json!(["http://169.254.169.254/"]);
-            }),
-            "third place",
-        ),
-        (
-            "no image",
-            manifest(&|m| m["config"]["mediaType"] = json!("application/vnd.helm.config")),
-            "container images",
-        ),
-        (
-            "bad digest",
-            manifest(&|m| m["layers"][0]["digest"] = json!("sha256:../../etc/passwd")),
-            "corrupt",
-        ),
-        ("index and image", manifest(&|m| m["manifests"] = json!([])), "at once"),
-        ("schema 1", br#"{"schemaVersion":1,"fsLayers":[]}"#.to_vec(), "schema 1"),
-        ("no JSON", b"<html>".to_vec(), "corrupt"),
-        ("too large", vec![b' '; 5 << 20], "images.manifest_bytes"),
-        (
-            "index of nothing",
-            br#"{"schemaVersion":2,"manifests":[]}"#.to_vec(),
-            "no machine at all",
-        ),
-        ("deep JSON", [vec![b'['; 1 << 20], Vec::new()].concat(), "corrupt"),
-    ];
-    for (case, body, expected) in cases {
-        let world = world();
-        let documents = BTreeMap::from([("1".to_owned(), (String::new(), body))]);
-        let registry = Registry::serve_documents(&image, documents, |_, right| right).await;
-        let error = pull(&world, &registry).await.expect_err(case);
-        assert!(error.to_string().contains(expected), "{case}: {error}");
-        assert!(
-            registry.requests_of("/blobs/").is_empty(),
-            "{case}: something was fetched"
-        );
-        assert_nothing_named(&world);
-    }
-    let inner = br#"{"schemaVersion":2,"manifests":[]}"#.to_vec();
-    let mut nested = image.clone();
-    let outer = json!({"schemaVersion": 2, "manifests": [{"mediaType": "", "digest": Digest::of(&inner), "size": 1}]});
-    nested.blobs.insert(Digest::of(&inner), inner);
-    let outer = serde_json::to_vec(&outer).expect("JSON");
-    let documents = BTreeMap::from([("1".to_owned(), (String::new(), outer))]);
-    let registry = Registry::serve_documents(&nested, documents, |_, right| right).await;
-    let error = pull(&world(), &registry).await.expect_err("nested").to_string();
-    assert!(error.contains("index inside an index"), "{error}");
-}
-
-#[tokio::test]
 async fn layers_come_three_at_a_time_and_only_those_that_are_missing() {
     let layers: Vec<Vec<u8>> = (0..8)
         .map(|n| Layer::new().file("noise", &noise(10_000 + n)).finish())
@@ -610,31 +392,4 @@ async fn wait_until(what: &str, holds: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "{what}: not within 20 s");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-}
-
-#[tokio::test]
-async fn a_registry_that_drips_is_not_waited_for_for_ever() {
-    let hasty = RegistryOptions {
-        stall: Duration::from_millis(50),
-        ..quick()
-    };
-    let (world, image) = (World::with(Limits::default(), hasty), large());
-    let layer = image.layers[0].to_string();
-    let registry = Registry::serve(&image, move |request, right| {
-        if request.path.contains(&layer) {
-            right.cut(100, Then::Drip)
-        } else {
-            right
-        }
-    })
-    .await;
-    let started = Instant::now();
-    let error = pull(&world, &registry).await.expect_err("gives up");
-    assert!(matches!(error, ImageError::Registry { .. }), "{error}");
-    assert!(
-        started.elapsed() < Duration::from_secs(60),
-        "took {:?}",
-        started.elapsed()
-    );
-    assert_nothing_named(&world);
 }

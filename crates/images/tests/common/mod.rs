@@ -1,6 +1,7 @@
 //! Images and archives made by hand, and a look at directories.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod pulling;
 pub mod registry;
 
 use std::collections::BTreeMap;
