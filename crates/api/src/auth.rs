@@ -1,4 +1,4 @@
-//! Who asks: an API key in a header, or the owner of the data directory over the control socket.
+//! Who asks: an API key in a header, a browser with a session, or the owner of the data directory over the control socket.
 
 use domain::error::Kind;
 use domain::{Error, Result};
@@ -7,7 +7,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use store::{Principal, Via};
 
-use crate::ApiState;
+use crate::platform::error::Failure;
+use crate::{ApiState, session};
 
 /// Longest credential that is looked at.
 const KEY_BYTES_MAX: usize = 256;
@@ -20,17 +21,21 @@ const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 #[derive(Debug, Clone, Copy)]
 pub struct LocalOperator;
 
-/// Finds out who asks. A key that was sent counts, even over the control socket.
+/// Finds out who asks. A key that was sent counts first, even over the control socket; then a browser's session.
 ///
 /// # Errors
-/// `Kind::Unauthenticated`, with S2.19's text when there is no key at all and I.2's when it is a bad one.
-pub async fn identify(api: &ApiState, parts: &Parts) -> Result<Principal> {
+/// `Kind::Unauthenticated`, with S2.19's text when there is nothing at all and I.2's when it is a bad key; 403 for a
+/// change that a browser asks for without the token of its page (I.15).
+pub async fn identify(api: &ApiState, parts: &Parts) -> Result<Principal, Failure> {
     refuse_key_in_url(parts.uri.query())?;
     match presented_key(&parts.headers) {
-        Presented::Key(key) => api.store.system().authenticate_key(key).await,
-        Presented::Bad => Err(unauthenticated("Invalid API key.")),
+        Presented::Key(key) => Ok(api.store.system().authenticate_key(key).await?),
+        Presented::Bad => Err(unauthenticated("Invalid API key.").into()),
         Presented::Nothing if parts.extensions.get::<LocalOperator>().is_some() => Ok(operator(api)),
-        Presented::Nothing => Err(unauthenticated("Authentication credentials were not provided.")),
+        Presented::Nothing => match session::identify(api, parts).await? {
+            Some(who) => Ok(who),
+            None => Err(unauthenticated("Authentication credentials were not provided.").into()),
+        },
     }
 }
 

@@ -27,6 +27,7 @@ pub mod policy;
 mod router;
 mod runtime;
 mod serve;
+mod session;
 mod state;
 mod streams;
 mod throttle;

@@ -6,6 +6,8 @@ use store::Role;
 /// What a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
+    /// Nothing: it is how one comes to have rights.
+    Anyone,
     /// An account. The route reaches nothing but the account's own things, or checks by itself.
     Account,
     /// At least this role in the project of whatever the request names.
@@ -19,14 +21,15 @@ pub enum Right {
 /// Values of secrets need a developer although their lists need not ([`crate::platform`]'s `SecretReader`): whether a
 /// list shows values is for its query to say.
 pub fn right(method: &Method, route: &str) -> Option<Right> {
-    use Right::{Account, Administrator, Project};
+    use Right::{Account, Administrator, Anyone, Project};
 
     let verb = Verb::of(method)?;
     let path = route.strip_prefix("/api/")?;
     let (resource, below) = path.split_once('/').unwrap_or((path, ""));
     Some(match (resource, below, verb) {
         ("" | "account" | "schema", "", Verb::Read) => Account,
-        ("api-keys", _, _) => Account,
+        ("login", "", Verb::Write) => Anyone,
+        ("session" | "api-keys", _, _) => Account,
         // The store lets only owners read what is not their own.
         ("audit", "", Verb::Read) => Account,
         ("projects", "", Verb::Write) => Account,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use domain::AccountId;
 use store::{Clock, Store};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{Metrics, RateLimits, Runtime, Streams, Throttle, limits};
 
@@ -22,6 +22,8 @@ pub struct ApiState {
     /// Becomes true when the server is about to end: streams then end too.
     pub closing: watch::Receiver<bool>,
     pub streams: Arc<Streams>,
+    /// Turns at comparing passwords.
+    pub logins: Arc<Semaphore>,
     pub started_at_us: i64,
 }
 
@@ -75,6 +77,7 @@ impl ApiState {
             throttle: Arc::new(Throttle::new(settings.rate_limits)),
             metrics: Arc::new(Metrics::default()),
             streams: Arc::new(Streams::default()),
+            logins: Arc::new(Semaphore::new(limits::LOGINS_AT_ONCE)),
             settings: Arc::new(settings),
             store,
             runtime,

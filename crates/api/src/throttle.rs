@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use domain::error::Kind;
 use domain::{AccountId, Error, Result};
+use sha2::{Digest, Sha256};
 use store::{Bucket, Store};
+use uuid::Uuid;
 
 use crate::limits;
 
@@ -25,6 +27,7 @@ impl RateLimits {
         match bucket {
             Bucket::Resources => self.resources,
             Bucket::Secrets => self.secrets,
+            Bucket::Logins => limits::LOGINS_PER_HOUR,
         }
     }
 }
@@ -75,6 +78,20 @@ impl Throttle {
             self.remember(account, bucket, times);
         }
         self.count(account, bucket, limits.of(bucket) as usize, now_us)
+    }
+
+    /// Counts one try to log in as `name`, whether or not there is such an account. In memory only: who guesses has to
+    /// begin anew after a restart as well.
+    ///
+    /// # Errors
+    /// As [`Throttle::admit`].
+    pub fn admit_login(&self, name: &str, now_us: i64) -> Result<()> {
+        if self.limits.is_none() {
+            return Ok(());
+        }
+        let digest = Sha256::digest(name.as_bytes());
+        let key = Uuid::from_slice(&digest[..16]).unwrap_or_default();
+        self.count(AccountId(key), Bucket::Logins, limits::LOGINS_PER_HOUR as usize, now_us)
     }
 
     fn knows(&self, account: AccountId, bucket: Bucket) -> bool {

@@ -23,6 +23,7 @@ mod platform_routes;
 mod platform_schema;
 mod platform_secrets;
 mod platform_services;
+mod platform_session;
 mod platform_tenancy;
 mod platform_throttle;
 mod platform_workers;

@@ -8,13 +8,16 @@ use crate::world::World;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// S2.3, S2.19, S2.27, S0.7: everything asks for a key, before it says anything else.
+/// S2.3, S2.19, S2.27, S0.7: everything asks for a key, before it says anything else; but for the login.
 #[tokio::test]
 async fn without_a_key_every_route_and_method_is_401() {
     let world = World::new().await;
     let nobody = world.anonymous();
     let id = "123e4567-e89b-12d3-a456-426614174000";
-    for path in api::platform::router::paths() {
+    for path in api::platform::router::paths()
+        .iter()
+        .filter(|path| *path != "/api/login/")
+    {
         let path = path.replace("{id}", id).replace("{item}", id);
         for method in ["GET", "POST", "PATCH", "PUT", "DELETE"] {
             let answer = nobody.json(method.parse().expect("a method"), &path, json!({})).await;

@@ -74,6 +74,8 @@ pub enum Bucket {
     Resources,
     /// Every request that reads the value of a secret's item.
     Secrets,
+    /// Tries to log in.
+    Logins,
 }
 
 impl Bucket {
@@ -81,6 +83,7 @@ impl Bucket {
         match self {
             Bucket::Resources => "resources",
             Bucket::Secrets => "secrets",
+            Bucket::Logins => "logins",
         }
     }
 }

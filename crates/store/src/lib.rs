@@ -43,7 +43,7 @@ pub use list::{INVALID_PAGE, is_invalid_page};
 pub use rows::*;
 pub use scope::{Bound, Foreseen, Intent, Scope, Which};
 pub use seal::{RootKey, SecretString};
-pub use system::System;
+pub use system::{Session, System};
 #[cfg(feature = "simulation")]
 pub use trouble::{Fault, Mutant, Trouble, Watcher};
 

@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use crate::seal::{SecretString, random};
 
 /// What every key begins with.
-const MARK: &str = "gob_";
+pub(crate) const MARK: &str = "gob_";
 /// 52 characters of 5 bits hold 256 random bits.
 const BODY_CHARS: usize = 52;
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -25,11 +25,14 @@ pub(crate) struct Fingerprint {
     pub(crate) hash: Vec<u8>,
 }
 
-/// A new key.
-pub(crate) fn generate() -> Result<SecretString> {
+/// What a browser's session begins with, so that neither can pass for the other.
+pub(crate) const SESSION_MARK: &str = "hobs_";
+
+/// A new key, or, with another mark, a new session.
+pub(crate) fn generate(mark: &str) -> Result<SecretString> {
     let bytes: [u8; BODY_CHARS] = random()?;
     let body = bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
-    Ok(SecretString::new(MARK.chars().chain(body).collect()))
+    Ok(SecretString::new(mark.chars().chain(body).collect()))
 }
 
 /// The part of a key that may be shown again.
@@ -64,10 +67,10 @@ mod tests {
 
     #[test]
     fn a_key_is_marked_long_and_never_the_same() {
-        let key = generate().unwrap();
+        let key = generate(MARK).unwrap();
         assert!(key.expose().starts_with("gob_"));
         assert_eq!(key.expose().len(), 56);
-        assert_ne!(key.expose(), generate().unwrap().expose());
+        assert_ne!(key.expose(), generate(MARK).unwrap().expose());
         assert!(fingerprint(key.expose()).is_some());
         assert_eq!(prefix(&key).len(), 12);
     }

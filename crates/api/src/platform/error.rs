@@ -7,6 +7,7 @@
 //! | malformed JSON | 400 | `{"detail": "JSON parse error - …"}` | I.4 |
 //! | unauthenticated | 401 | `{"detail": "text"}`, `WWW-Authenticate` | S2.19, I.2 |
 //! | forbidden | 403 | `{"detail": "You do not have permission to perform this action."}` | S2.20 |
+//! | no CSRF token | 403 | `{"detail": "CSRF Failed: …"}` | I.15 |
 //! | not found | 404 | `{"detail": "Not found."}` | S2.21 |
 //! | no such page | 404 | `{"detail": "Invalid page."}` | I.7 |
 //! | wrong verb | 405 | `{"detail": "Method \"PUT\" not allowed."}`, `Allow` | I.4, G.36 |
@@ -40,6 +41,8 @@ pub enum Failure {
         bytes_max: u64,
     },
     MethodNotAllowed(Method),
+    /// A browser's change without the proof that its own page asks for it (I.15).
+    Csrf(&'static str),
 }
 
 /// What handlers answer.
@@ -68,6 +71,7 @@ impl IntoResponse for Failure {
                 StatusCode::METHOD_NOT_ALLOWED,
                 &format!("Method \"{method}\" not allowed."),
             ),
+            Failure::Csrf(text) => detail(StatusCode::FORBIDDEN, &format!("CSRF Failed: {text}")),
         }
     }
 }

@@ -49,6 +49,7 @@ mod routes;
 pub mod schema;
 mod secrets;
 mod services;
+mod session;
 mod workload;
 
 pub(crate) use account::AccountView;

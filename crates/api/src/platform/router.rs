@@ -17,7 +17,7 @@ use super::caller::{Gate, admit, enforce};
 use super::error::Failure;
 use super::{
     account, api_keys, audit, configs, controls, deployments, diff, domains, images, instances, logs, members, plan,
-    projects, rollout, routes, schema, secrets, services,
+    projects, rollout, routes, schema, secrets, services, session,
 };
 use crate::ApiState;
 use crate::limits::{REQUEST_TIMEOUT, UPLOAD_TIMEOUT};
@@ -99,6 +99,8 @@ fn contents() -> Table {
             get(members::get).patch(members::patch).delete(members::remove),
         )
         .at("/api/audit/", get(audit::list))
+        .openly("/api/login/", post(session::login))
+        .at("/api/session/", get(session::get).delete(session::logout))
         .at("/api/api-keys/", get(api_keys::list).post(api_keys::create))
         .at("/api/api-keys/{id}/", get(api_keys::get).delete(api_keys::revoke))
         // The machine's images, for administrators.
@@ -135,32 +137,32 @@ fn workloads(base: &str, kind: ServiceKind) -> Table {
 
 /// The face as a router.
 pub fn router(api: &ApiState) -> Router<ApiState> {
-    let (mut routes, mut without_slash) = (Router::new(), Router::new());
-    for Entry {
-        path,
-        methods,
-        limit,
-        kind,
-    } in contents().0
-    {
+    let (mut routes, mut open, mut without_slash) = (Router::new(), Router::new(), Router::new());
+    for entry in contents().0 {
+        let path = entry.path;
+        let mut methods = entry
+            .methods
+            .fallback(not_allowed)
+            .layer(from_fn_with_state(entry.limit, deadline));
+        if let Some(kind) = entry.kind {
+            methods = methods.layer(Extension(kind));
+        }
+        without_slash = without_slash.route(path.trim_end_matches('/'), any(add_slash));
+        if entry.open {
+            open = open.route(&path, methods);
+            continue;
+        }
+        // The policy stands around what the route has, not around the answer to what it has not.
         let gate = Gate {
             api: api.clone(),
             route: path.as_str().into(),
         };
-        // The policy stands around what the route has, not around the answer to what it has not.
-        let mut methods = methods
-            .fallback(not_allowed)
-            .layer(from_fn_with_state(limit, deadline))
-            .route_layer(from_fn_with_state(gate, enforce));
-        if let Some(kind) = kind {
-            methods = methods.layer(Extension(kind));
-        }
-        without_slash = without_slash.route(path.trim_end_matches('/'), any(add_slash));
-        routes = routes.route(&path, methods);
+        routes = routes.route(&path, methods.route_layer(from_fn_with_state(gate, enforce)));
     }
-    // The paths without their final slash (I.5) stand outside authentication: they tell nothing.
+    // What stands outside authentication: the login, and paths without their final slash (I.5), which tell nothing.
     routes
         .layer(from_fn_with_state(api.clone(), admit))
+        .merge(open)
         .merge(without_slash)
 }
 
@@ -178,6 +180,8 @@ struct Entry {
     /// Longest time to an answer.
     limit: Duration,
     kind: Option<ServiceKind>,
+    /// Nobody is asked who they are.
+    open: bool,
 }
 
 impl Table {
@@ -200,8 +204,20 @@ impl Table {
             methods,
             limit,
             kind: None,
+            open: false,
         });
         self
+    }
+
+    /// For how one comes to be known.
+    fn openly(self, path: &str, methods: MethodRouter<ApiState>) -> Self {
+        let mut table = self.at(path, methods);
+        table
+            .0
+            .iter_mut()
+            .filter(|entry| entry.path == path)
+            .for_each(|entry| entry.open = true);
+        table
     }
 
     fn of_kind(mut self, kind: ServiceKind) -> Self {

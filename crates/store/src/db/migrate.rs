@@ -56,6 +56,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/0007_position.sql"),
         include_str!("../../migrations/0007_position.sql"),
     ),
+    (
+        8,
+        "sessions",
+        include_str!("../../migrations/0008_sessions.sql"),
+        include_str!("../../migrations/0008_sessions.sql"),
+    ),
 ];
 
 pub(super) fn migrator(engine: Engine) -> Migrator {

@@ -71,7 +71,7 @@ pub(crate) async fn create(
             "Maximum of {API_KEYS_MAX} active API keys reached"
         )));
     }
-    let key = token::generate()?;
+    let key = token::generate(token::MARK)?;
     let fingerprint =
         token::fingerprint(key.expose()).ok_or_else(|| Error::internal("a new API key does not look like one"))?;
     let record = ApiKey {

@@ -89,6 +89,14 @@ statements! {
     CLAIM_TAKE = "delete from claim where hash = $1 and expires_at_us > $2";
     CLAIM_EXPIRE = "delete from claim where expires_at_us <= $1";
 
+    SESSION_INSERT = "insert into session (hash, account, created_at_us, seen_at_us, expires_at_us)
+        values ($1, $2, $3, $3, $4)";
+    SESSION = "select s.account, a.admin, s.seen_at_us, s.expires_at_us from session s join account a on a.id = s.account
+        where s.hash = $1";
+    SESSION_SEEN = "update session set seen_at_us = $2 where hash = $1";
+    SESSION_DELETE = "delete from session where hash = $1";
+    SESSIONS_EXPIRE = "delete from session where expires_at_us <= $1";
+
     ACCOUNT = concat!("select ", account!(), " from account a where a.id = $1");
     ACCOUNT_BY_NAME = concat!("select ", account!(), " from account a where a.name = $1");
     ACCOUNTS_AFTER = concat!("select ", account!(), " from account a where a.id > $1 order by a.id limit $2");

@@ -7,6 +7,9 @@ mod edge;
 mod effects;
 mod lease;
 mod load;
+mod sessions;
+
+pub use sessions::Session;
 
 pub(crate) use load::padded;
 

@@ -37,6 +37,7 @@ pub fn document(public_url: &str, version: &str) -> Value {
             "responses": problems(),
             "securitySchemes": {
                 "bearer": { "type": "http", "scheme": "bearer", "description": "Authorization: Bearer gob_…" },
+                "session": { "type": "apiKey", "in": "cookie", "name": "hob_session" },
                 "apiKey": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
             },
         },
@@ -44,7 +45,7 @@ pub fn document(public_url: &str, version: &str) -> Value {
 }
 
 /// What the operations are about, in the order in which a reader wants to know it.
-const TAGS: [(&str, &str); 14] = [
+const TAGS: [(&str, &str); 16] = [
     ("services", "Deploy and manage applications in containers"),
     ("workers", "Background jobs: services without a port"),
     ("routes", "Which host and path lead to which service"),
@@ -56,6 +57,8 @@ const TAGS: [(&str, &str); 14] = [
     ("account", "Whose key this is"),
     ("api-keys", "Keys for scripts"),
     ("audit", "Who did what"),
+    ("login", "People with a browser"),
+    ("session", "A browser's session"),
     ("images", "Images that the machine keeps, for administrators"),
     ("api", "All resources by name"),
     ("schema", "This document"),

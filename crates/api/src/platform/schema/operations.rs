@@ -193,6 +193,11 @@ pub fn operations() -> Vec<Operation> {
         .answers(200, "Accesses")
         .asks("after", shapes::number_or_nothing())
         .asks("limit", shapes::number_or_nothing()),
+        post("/api/login/", "Begin a browser's session")
+            .takes("Login")
+            .answers(201, "Session"),
+        get("/api/session/", "The browser's session, with its CSRF token").answers(200, "Session"),
+        Operation::new("DELETE", "/api/session/", "Log out").says_nothing(),
         get("/api/api-keys/", "List API keys").lists("ApiKey"),
         post("/api/api-keys/", "Make an API key; it is shown this once")
             .takes("ApiKeyNew")

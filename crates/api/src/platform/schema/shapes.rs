@@ -117,6 +117,18 @@ pub fn all() -> Value {
         ("Project", project()),
         ("ProjectNew", new(vec![("name", name())], &["name"])),
         ("ProjectPatch", new(vec![("name", name())], &[])),
+        (
+            "Login",
+            new(vec![("name", name()), ("password", text())], &["name", "password"]),
+        ),
+        (
+            "Session",
+            object(vec![
+                ("account", named("Account")),
+                ("csrf_token", text()),
+                ("expires_at", time()),
+            ]),
+        ),
         ("Member", member()),
         (
             "MemberNew",
