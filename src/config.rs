@@ -3,8 +3,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
+use api::RateLimits;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
@@ -43,9 +45,10 @@ pub struct UpArgs {
     /// The key that wraps the keys of all secrets; made at the first start [default: DATA_DIR/root.key]
     #[arg(long, env = "HOB_ROOT_KEY_FILE")]
     pub root_key_file: Option<PathBuf>,
-    /// Limits on requests per account [default: on]
-    #[arg(long, env = "HOB_RATE_LIMITS", value_enum)]
-    pub rate_limits: Option<Switch>,
+    /// Requests of one account in an hour: `on` (100 writes, 100 reads of secrets), `off`, WRITES, or WRITES,READS
+    /// [default: on]
+    #[arg(long, env = "HOB_RATE_LIMITS")]
+    pub rate_limits: Option<Allowance>,
     /// [default: text on a terminal, else json]
     #[arg(long, env = "HOB_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
@@ -73,11 +76,45 @@ pub enum EngineKind {
     Embedded,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Switch {
-    On,
-    Off,
+/// What one account may ask for in an hour; `None` for anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Allowance(pub Option<RateLimits>);
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Allowance(Some(RateLimits::default()))
+    }
+}
+
+impl FromStr for Allowance {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| {
+            let number = text.trim().parse::<u32>();
+            number.map_err(|_| format!("`{text}` is no number; use on, off, WRITES or WRITES,READS"))
+        };
+        Ok(match text {
+            "on" => Allowance::default(),
+            "off" => Allowance(None),
+            _ => {
+                let (writes, reads) = text.split_once(',').unwrap_or((text, text));
+                Allowance(Some(RateLimits {
+                    resources: number(writes)?,
+                    secrets: number(reads)?,
+                }))
+            }
+        })
+    }
+}
+
+impl TryFrom<String> for Allowance {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -111,7 +148,8 @@ pub struct Config {
     pub public_url: String,
     pub database_url: String,
     pub root_key_file: PathBuf,
-    pub rate_limits: bool,
+    /// `None`: no limits.
+    pub rate_limits: Option<RateLimits>,
     pub log_format: LogFormat,
     pub instance_network: String,
     pub insecure_registries: Vec<String>,
@@ -180,7 +218,7 @@ impl UpArgs {
                 .root_key_file
                 .or(file.root_key_file)
                 .unwrap_or_else(|| data_dir.join("root.key")),
-            rate_limits: self.rate_limits.or(file.rate_limits).unwrap_or(Switch::On) == Switch::On,
+            rate_limits: self.rate_limits.or(file.rate_limits).unwrap_or_default().0,
             log_format: self.log_format.or(file.log_format).unwrap_or(log_default),
             instance_network: self
                 .instance_network
@@ -257,6 +295,21 @@ mod tests {
             ..args
         }
         .resolve(&host())
+    }
+
+    #[test]
+    fn rate_limits_are_on_off_or_numbers() {
+        let limits = |resources, secrets| Some(Some(RateLimits { resources, secrets }));
+        let read = |text: &str| text.parse::<Allowance>().ok().map(|allowance| allowance.0);
+        assert_eq!(read("on"), limits(100, 100));
+        assert_eq!(read("off"), Some(None));
+        assert_eq!(read("500"), limits(500, 500));
+        assert_eq!(read("500, 20"), limits(500, 20));
+        for bad in ["", "yes", "-1", "5,", "1,2,3", "4294967296"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        let file = resolve("rate-limits = \"7,8\"\n", UpArgs::default()).unwrap();
+        assert_eq!(Some(file.rate_limits), limits(7, 8));
     }
 
     #[test]

@@ -307,9 +307,7 @@ fn api_state(
     stopping: watch::Receiver<bool>,
 ) -> ApiState {
     let mut settings = api::Settings::new(config.public_url.clone());
-    if !config.rate_limits {
-        settings.rate_limits = None;
-    }
+    settings.rate_limits = config.rate_limits;
     settings.edge = Some(api::EdgeAddress {
         base_domain: config.base_domain.clone(),
         http_port: Some(edge.public().unwrap_or(config.edge_http).port()),

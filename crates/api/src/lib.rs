@@ -15,6 +15,7 @@ mod audit;
 mod auth;
 mod body;
 pub mod claim;
+mod drain;
 pub mod limits;
 pub mod local;
 mod metrics;

@@ -13,6 +13,10 @@ pub const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Default of [`crate::Settings::image_upload_bytes_max`].
 pub const IMAGE_UPLOAD_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
+/// How much of a refused request is still read, so that its sender sees the answer, and for how long.
+pub const DRAIN_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Longest wait for a complete request head, idle time on a kept-alive connection included.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest request head; also the size of a connection's read buffer.

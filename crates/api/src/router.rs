@@ -1,10 +1,11 @@
 //! All faces on one listener.
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use http::StatusCode;
 
+use crate::drain::drain;
 use crate::middleware::surround;
 use crate::platform::error::detail;
 use crate::{ApiState, claim, local, operations, platform};
@@ -18,6 +19,7 @@ pub fn router(api: ApiState) -> Router {
         .merge(claim::router())
         .merge(local::router(&api))
         .fallback(nothing_here)
+        .layer(from_fn(drain))
         .layer(from_fn_with_state(api.clone(), surround))
         .with_state(api)
 }

@@ -115,6 +115,30 @@ async fn a_request_in_flight_is_finished_at_shutdown() {
 }
 
 /// The control socket's rights cannot be had by saying so.
+/// A sender who writes everything before they read sees why it was refused, and not a broken pipe.
+#[tokio::test]
+async fn a_refused_upload_is_read_to_its_end() {
+    let world = World::new().await;
+    let server = Server::start(&world).await;
+    let upload = vec![0; 16 * 1024 * 1024];
+    let head = |rest: &str| format!("POST /api/images/ HTTP/1.1\r\nHost: x\r\n{rest}Connection: close\r\n\r\n");
+    for (sent, refusal) in [("", "401"), ("Authorization: Bearer gob_wrong\r\n", "401")] {
+        let mut stream = TcpStream::connect(server.address).await.expect("a connection");
+        let head = head(&format!("{sent}Content-Length: {}\r\n", upload.len()));
+        stream.write_all(head.as_bytes()).await.expect("the head is taken");
+        stream.write_all(&upload).await.expect("all of it is taken");
+        let mut answer = String::new();
+        let ended = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
+        ended.expect("in time").expect("an answer, and no reset");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {refusal} ")), "{answer}");
+    }
+    // Who waits for a word is told at once.
+    let expecting = head("Expect: 100-continue\r\nContent-Length: 99999999\r\n");
+    let answer = server.talk(expecting.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn over_tcp_nobody_is_local() {
     let world = World::new().await;
