@@ -52,7 +52,7 @@ async fn a_project_is_named_renamed_and_deleted_when_empty() {
     let made = alice.post("/api/projects/", json!({"name": " shop "})).await;
     assert_eq!(
         made.field_order(),
-        ["id", "name", "is_default", "created_at", "updated_at"]
+        ["id", "name", "is_default", "created_at", "updated_at", "environment"]
     );
     let made = made.expect(201);
     assert_eq!(made["name"], "shop");
@@ -89,4 +89,32 @@ async fn the_default_project_stays() {
         .await
         .expect(400);
     assert!(answer["error"].is_string(), "{answer}");
+}
+
+/// What a project is for, in its owner's word.
+#[tokio::test]
+async fn a_project_may_name_its_environment() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let project = alice
+        .make("/api/projects/", json!({"name": "shop", "environment": "production"}))
+        .await;
+    let path = format!("/api/projects/{project}/");
+    let shown = async || alice.get(&path).await.expect(200)["environment"].clone();
+    assert_eq!(shown().await, "production");
+    alice.patch(&path, json!({"name": "store"})).await.expect(200);
+    assert_eq!(shown().await, "production");
+    alice
+        .patch(&path, json!({"environment": "x".repeat(65)}))
+        .await
+        .expect(400);
+    alice.patch(&path, json!({"environment": "staging"})).await.expect(200);
+    assert_eq!(shown().await, "staging");
+    alice.patch(&path, json!({"environment": null})).await.expect(200);
+    assert_eq!(shown().await, serde_json::Value::Null);
+    let plain = alice.make("/api/projects/", json!({"name": "plain"})).await;
+    assert_eq!(
+        alice.get(&format!("/api/projects/{plain}/")).await.expect(200)["environment"],
+        serde_json::Value::Null
+    );
 }

@@ -130,6 +130,28 @@ pub enum Source {
     Current,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewProject {
+    pub name: String,
+    /// See [`crate::Project::environment`].
+    pub environment: Option<String>,
+}
+
+impl From<&str> for NewProject {
+    fn from(name: &str) -> Self {
+        NewProject {
+            name: name.to_owned(),
+            environment: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProjectPatch {
+    pub name: Option<String>,
+    pub environment: Option<Option<String>>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRoute {
     pub domain: DomainId,

@@ -33,6 +33,7 @@ pub(crate) fn project(row: &Row) -> Result<Project> {
         id: row.parse("id")?,
         name: row.text("name")?,
         is_default: row.bool("is_default")?,
+        environment: row.text_or_null("environment")?,
         created_at_us: row.int("created_at_us")?,
         updated_at_us: row.int("updated_at_us")?,
     })

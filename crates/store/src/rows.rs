@@ -40,6 +40,8 @@ pub struct Project {
     pub name: String,
     /// Made with the account; takes resources that name no project.
     pub is_default: bool,
+    /// What it is for, in its owner's word: `production`, `staging`.
+    pub environment: Option<String>,
     pub created_at_us: i64,
     pub updated_at_us: i64,
 }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use domain::ProjectId;
 use http::StatusCode;
 use serde::Serialize;
-use store::Project;
+use store::{NewProject, Project, ProjectPatch};
 
 use super::caller::Caller;
 use super::error::Reply;
@@ -24,6 +24,8 @@ pub struct ProjectView {
     is_default: bool,
     created_at: Stamp,
     updated_at: Stamp,
+    /// What it is for, in its owner's word.
+    environment: Option<String>,
 }
 
 impl From<Project> for ProjectView {
@@ -34,6 +36,7 @@ impl From<Project> for ProjectView {
             is_default: project.is_default,
             created_at: Stamp(project.created_at_us),
             updated_at: Stamp(project.updated_at_us),
+            environment: project.environment,
         }
     }
 }
@@ -51,8 +54,12 @@ pub async fn list(State(api): State<ApiState>, caller: Caller, params: Params) -
 }
 
 pub async fn create(caller: Caller, body: RawBody) -> Reply<(StatusCode, Json<ProjectView>)> {
-    let name = read(Fields::full(body.object()?))?;
-    let project = caller.scope.create_project(&name.unwrap_or_default()).await?;
+    let sent = read(Fields::full(body.object()?))?;
+    let new = NewProject {
+        name: sent.name.unwrap_or_default(),
+        environment: sent.environment.flatten(),
+    };
+    let project = caller.scope.create_project(new).await?;
     Ok((StatusCode::CREATED, Json(project.into())))
 }
 
@@ -62,8 +69,8 @@ pub async fn get(caller: Caller, At(id): At<ProjectId>) -> Reply<Json<ProjectVie
 
 pub async fn patch(caller: Caller, At(id): At<ProjectId>, body: RawBody) -> Reply<Json<ProjectView>> {
     caller.scope.project(id).await?;
-    let name = read(Fields::partial(body.object()?))?;
-    Ok(Json(caller.scope.patch_project(id, name).await?.into()))
+    let patch = read(Fields::partial(body.object()?))?;
+    Ok(Json(caller.scope.patch_project(id, patch).await?.into()))
 }
 
 /// Refused as long as it holds anything.
@@ -72,9 +79,10 @@ pub async fn delete(caller: Caller, At(id): At<ProjectId>) -> Reply<StatusCode> 
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn read(mut fields: Fields) -> Reply<Option<String>> {
+fn read(mut fields: Fields) -> Reply<ProjectPatch> {
     let name = fields.text("name", NAME_MAX, fields::visible);
+    let environment = fields.nullable("environment", |f, field| f.text(field, NAME_MAX, fields::visible));
     fields.require("name");
     fields.finish()?;
-    Ok(name)
+    Ok(ProjectPatch { name, environment })
 }

@@ -62,6 +62,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/0008_sessions.sql"),
         include_str!("../../migrations/0008_sessions.sql"),
     ),
+    (
+        9,
+        "project environment",
+        include_str!("../../migrations/0009_project_environment.sql"),
+        include_str!("../../migrations/0009_project_environment.sql"),
+    ),
 ];
 
 pub(super) fn migrator(engine: Engine) -> Migrator {

@@ -1,30 +1,33 @@
 //! Projects.
 
+use domain::error::Problems;
 use domain::{AccountId, Error, ProjectId, Result};
 use uuid::Uuid;
 
 use super::{Scope, ended, members};
 use crate::Store;
 use crate::db::{Tx, args};
-use crate::input::{ListQuery, Page};
+use crate::input::{ListQuery, NewProject, Page, ProjectPatch};
 use crate::ledger::count;
 use crate::list::{self, Count};
 use crate::rows::{Project, Role};
 use crate::{check, read, sql};
 
 impl Scope {
-    pub async fn create_project(&self, name: &str) -> Result<Project> {
-        check::one_title("name", name)?;
+    pub async fn create_project(&self, new: impl Into<NewProject>) -> Result<Project> {
+        let new: NewProject = new.into();
+        check_project(&new.name, new.environment.as_deref())?;
         let mut tx = self.write().await?;
         let now_us = tx.now_us();
         let project = Project {
             id: ProjectId(Uuid::now_v7()),
-            name: name.to_owned(),
+            name: new.name,
             is_default: false,
+            environment: new.environment,
             created_at_us: now_us,
             updated_at_us: now_us,
         };
-        self.refuse_taken_project(&mut tx, project.id, self.who.account, name)
+        self.refuse_taken_project(&mut tx, project.id, self.who.account, &project.name)
             .await?;
         insert(&self.store, &mut tx, &project, self.who.account).await?;
         tx.commit().await?;
@@ -59,22 +62,24 @@ impl Scope {
         ended(tx, page).await
     }
 
-    pub async fn patch_project(&self, id: ProjectId, name: Option<String>) -> Result<Project> {
+    pub async fn patch_project(&self, id: ProjectId, patch: ProjectPatch) -> Result<Project> {
         let mut tx = self.write().await?;
         let row = self.project_row(&mut tx, id).await?;
-        let mut project = read::project(&row)?;
-        let Some(name) = name.filter(|name| *name != project.name) else {
-            return ended(tx, project).await;
-        };
-        check::one_title("name", &name)?;
-        self.refuse_taken_project(&mut tx, id, read::owner(&row)?, &name)
+        let before = read::project(&row)?;
+        let mut after = before.clone();
+        after.name = patch.name.unwrap_or(after.name);
+        after.environment = patch.environment.unwrap_or(after.environment);
+        if after == before {
+            return ended(tx, before).await;
+        }
+        check_project(&after.name, after.environment.as_deref())?;
+        self.refuse_taken_project(&mut tx, id, read::owner(&row)?, &after.name)
             .await?;
-        project.updated_at_us = tx.now_us();
-        tx.run(sql::PROJECT_RENAME, args![id, &name, project.updated_at_us])
-            .await?;
+        after.updated_at_us = tx.now_us();
+        let values = args![id, &after.name, after.environment.clone(), after.updated_at_us];
+        tx.run(sql::PROJECT_CHANGE, values).await?;
         tx.commit().await?;
-        project.name = name;
-        Ok(project)
+        Ok(after)
     }
 
     /// Only an empty project can go, and never the default one.
@@ -113,10 +118,20 @@ pub(crate) async fn insert(store: &Store, tx: &mut Tx, project: &Project, owner:
         &project.name,
         project.is_default,
         wrapped,
-        project.created_at_us
+        project.created_at_us,
+        project.environment.clone(),
     ];
     tx.run(sql::PROJECT_INSERT, values).await?;
     tx.about(project.id);
     members::insert(tx, project.id, owner, Role::Owner).await?;
     tx.count(owner, count::PROJECTS, 1).await
+}
+
+fn check_project(name: &str, environment: Option<&str>) -> Result<()> {
+    let mut problems = Problems::default();
+    check::title(&mut problems, "name", name);
+    if let Some(environment) = environment {
+        check::title(&mut problems, "environment", environment);
+    }
+    problems.check()
 }

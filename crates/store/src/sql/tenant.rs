@@ -4,7 +4,7 @@ use super::{chunk, of_admin, of_member, role, statements};
 
 macro_rules! project {
     () => {
-        "p.id, p.name, p.is_default, p.created_at_us, p.updated_at_us, p.account"
+        "p.id, p.name, p.is_default, p.environment, p.created_at_us, p.updated_at_us, p.account"
     };
 }
 
@@ -54,8 +54,9 @@ statements! {
     );
     PROJECT_NAME_TAKEN = "select 1 as taken from project where account = $1 and name = $2 and id <> $3";
     PROJECT_INSERT = "insert into project
-        (id, account, name, is_default, data_key, created_at_us, updated_at_us) values ($1, $2, $3, $4, $5, $6, $6)";
-    PROJECT_RENAME = "update project set name = $2, updated_at_us = $3 where id = $1";
+        (id, account, name, is_default, data_key, created_at_us, updated_at_us, environment)
+        values ($1, $2, $3, $4, $5, $6, $6, $7)";
+    PROJECT_CHANGE = "update project set name = $2, environment = $3, updated_at_us = $4 where id = $1";
     PROJECT_DELETE = "delete from project where id = $1";
     PROJECT_USED = "select exists (select 1 from service where project = $1)
             or exists (select 1 from route where project = $1)

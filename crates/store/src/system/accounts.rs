@@ -180,6 +180,7 @@ impl System {
             id: ProjectId(Uuid::now_v7()),
             name: DEFAULT_PROJECT.to_owned(),
             is_default: true,
+            environment: None,
             created_at_us: now_us,
             updated_at_us: now_us,
         };

@@ -198,3 +198,10 @@ pub(crate) fn message<T>(result: domain::Result<T>, field: &str) -> String {
         Some(other) => format!("{other:?}"),
     }
 }
+
+pub(crate) fn named(name: &str) -> ProjectPatch {
+    ProjectPatch {
+        name: Some(name.to_owned()),
+        ..Default::default()
+    }
+}

@@ -298,7 +298,7 @@ impl Actor<'_> {
                 };
                 scope.patch_service(id, patch).await.map(drop)
             }
-            Step::CreateProject(n) => scope.create_project(&format!("p{}", n % 3)).await.map(drop),
+            Step::CreateProject(n) => scope.create_project(format!("p{}", n % 3).as_str()).await.map(drop),
             Step::DeleteProject(n) => scope.delete_project(self.project(n).await?).await,
             Step::CreateKey => scope.create_api_key("k", None).await.map(drop),
         })

@@ -2,7 +2,7 @@
 
 use domain::error::Kind;
 
-use super::bed::{message, web};
+use super::bed::{message, named, web};
 use super::both;
 use crate::*;
 
@@ -43,7 +43,7 @@ both! {
         let config = me.create_config("c", Some(project.id)).await.unwrap();
         assert_eq!(message(me.delete_project(project.id).await, ""), "Project is not empty");
         me.delete_config(config.id).await.unwrap();
-        me.patch_project(project.id, Some("q".into())).await.unwrap();
+        me.patch_project(project.id, named("q")).await.unwrap();
         assert_eq!(me.project_by_name("q").await.unwrap().id, project.id);
         me.delete_project(project.id).await.unwrap();
         assert_eq!(me.project(project.id).await.unwrap_err().kind, Kind::NotFound);

@@ -3,7 +3,7 @@
 use domain::ProjectId;
 use domain::error::Kind;
 
-use super::bed::{image, message, web};
+use super::bed::{image, message, named, web};
 use super::both;
 use crate::*;
 
@@ -49,7 +49,7 @@ both! {
         assert_eq!(me.service(service.id).await.unwrap().id, service.id);
         assert_eq!(kind(other.add_member(project, "third", Role::Viewer).await), Some(Kind::Forbidden));
         assert_eq!(kind(other.set_member_role(project, member.account, Role::Owner).await), Some(Kind::Forbidden));
-        assert_eq!(kind(other.patch_project(project, Some("x".into())).await), Some(Kind::Forbidden));
+        assert_eq!(kind(other.patch_project(project, named("x")).await), Some(Kind::Forbidden));
 
         me.set_member_role(project, member.account, Role::Owner).await.unwrap();
         other.add_member(project, "third", Role::Viewer).await.unwrap();

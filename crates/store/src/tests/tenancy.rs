@@ -2,7 +2,7 @@
 
 use domain::error::Kind;
 
-use super::bed::{image, message, web};
+use super::bed::{image, message, named, web};
 use super::both;
 use crate::*;
 
@@ -105,7 +105,7 @@ both! {
             ("patch value", kind(theirs.patch_secret_item(secret.id, secret_item.id, None, Some(value())).await)),
             ("delete value", kind(theirs.delete_secret_item(secret.id, secret_item.id).await)),
             ("project", kind(theirs.project(project.id).await)),
-            ("patch project", kind(theirs.patch_project(project.id, Some("x".into())).await)),
+            ("patch project", kind(theirs.patch_project(project.id, named("x")).await)),
             ("delete project", kind(theirs.delete_project(project.id).await)),
         ];
         for (attempt, kind) in attempts {

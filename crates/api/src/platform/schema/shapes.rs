@@ -115,8 +115,14 @@ pub fn all() -> Value {
         ("SecretItemNew", new(item_fields(), &["key", "value"])),
         ("SecretItemPatch", new(item_fields(), &[])),
         ("Project", project()),
-        ("ProjectNew", new(vec![("name", name())], &["name"])),
-        ("ProjectPatch", new(vec![("name", name())], &[])),
+        (
+            "ProjectNew",
+            new(vec![("name", name()), ("environment", or_null(name()))], &["name"]),
+        ),
+        (
+            "ProjectPatch",
+            new(vec![("name", name()), ("environment", or_null(name()))], &[]),
+        ),
         (
             "Login",
             new(vec![("name", name()), ("password", text())], &["name", "password"]),
@@ -571,6 +577,7 @@ fn project() -> Value {
         ("is_default", flag()),
         ("created_at", time()),
         ("updated_at", time()),
+        ("environment", or_null(text())),
     ])
 }
 
