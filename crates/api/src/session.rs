@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use store::{Principal, Session};
 
+use crate::claim::hex;
 use crate::limits::{SESSION_IDLE, SESSION_TTL};
 use crate::platform::error::Failure;
 use crate::policy::Verb;
@@ -78,8 +79,7 @@ pub fn must_be_same_origin(settings: &Settings, headers: &HeaderMap) -> Result<(
 
 /// What the page sends along with a change. It follows from the session's token and tells nothing of it.
 pub fn csrf_token(token: &str) -> String {
-    let digest = Sha256::digest([b"csrf:", token.as_bytes()].concat());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest([b"csrf:", token.as_bytes()].concat()))
 }
 
 /// `Set-Cookie` for a new session.

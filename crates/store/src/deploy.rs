@@ -5,7 +5,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::db::{Serial, Tx, args, json};
+use crate::db::{Serial, Tx, Value, args, json};
 use crate::ledger::{Actor, Line, count};
 use crate::rows::{Deployment, Service, ServiceKind};
 use crate::trouble::Mutant;
@@ -335,7 +335,12 @@ pub(crate) async fn stand(tx: &mut Tx, service: &mut Service) -> Result<()> {
 
 /// Writes what a service's owner wants.
 pub(crate) async fn want(tx: &mut Tx, service: &Service) -> Result<()> {
-    let values = args![
+    tx.run(sql::SERVICE_WANT, wishes(service)?).await.map(drop)
+}
+
+/// What a service's owner wants, as [`sql::SERVICE_WANT`] takes it and [`sql::SERVICE_INSERT`] begins.
+pub(crate) fn wishes(service: &Service) -> Result<Vec<Value>> {
+    Ok(args![
         service.id,
         &service.name,
         &service.image,
@@ -352,8 +357,7 @@ pub(crate) async fn want(tx: &mut Tx, service: &Service) -> Result<()> {
         service.updated_at_us,
         service.release.as_ref().map(json).transpose()?,
         service.options.preview_host.clone(),
-    ];
-    tx.run(sql::SERVICE_WANT, values).await.map(drop)
+    ])
 }
 
 pub(crate) async fn row(tx: &mut Tx, id: DeploymentId) -> Result<Deployment> {

@@ -41,7 +41,7 @@ pub use audit::{Act, AuditLine, Bucket, From, Outcome, Tampering};
 pub use input::*;
 pub use list::{INVALID_PAGE, is_invalid_page};
 pub use rows::*;
-pub use scope::{Bound, Foreseen, Intent, Scope, Which};
+pub use scope::{Bound, Foreseen, Intent, Scope, SetId, Which};
 pub use seal::{RootKey, SecretString};
 pub use system::{Session, System};
 #[cfg(feature = "simulation")]

@@ -283,6 +283,19 @@ macro_rules! list {
     };
 }
 
+const fn sets(sql: sql::Sets) -> List {
+    List {
+        of_member: sql.of_member,
+        of_admin: sql.of_admin,
+        order: Order {
+            fields: &[("name", "x.name"), ("created_at", "x.created_at_us")],
+            default: NEWEST,
+            id: "x.id",
+        },
+        placed_by: None,
+    }
+}
+
 const NEWEST: &[(&str, Direction)] = &[("created_at", Direction::Descending)];
 
 list!(
@@ -335,24 +348,8 @@ list!(
     NEWEST,
     None
 );
-list!(
-    CONFIGS,
-    CONFIGS_OF_MEMBER,
-    CONFIGS_OF_ADMIN,
-    "c.id",
-    &[("name", "c.name"), ("created_at", "c.created_at_us")],
-    NEWEST,
-    None
-);
-list!(
-    SECRETS,
-    SECRETS_OF_MEMBER,
-    SECRETS_OF_ADMIN,
-    "x.id",
-    &[("name", "x.name"), ("created_at", "x.created_at_us")],
-    NEWEST,
-    None
-);
+pub(crate) static CONFIGS: List = sets(sql::CONFIG_SETS);
+pub(crate) static SECRETS: List = sets(sql::SECRET_SETS);
 list!(
     PROJECTS,
     PROJECTS_OF_MEMBER,

@@ -5,6 +5,7 @@ use domain::{AccountId, Error, Result, Spec, Template};
 
 use crate::db::Row;
 use crate::rows::*;
+use crate::scope::SetId;
 
 pub(crate) fn account(row: &Row) -> Result<Account> {
     Ok(Account {
@@ -176,8 +177,8 @@ pub(crate) fn domain(row: &Row) -> Result<Domain> {
     })
 }
 
-pub(crate) fn config(row: &Row) -> Result<Config> {
-    Ok(Config {
+pub(crate) fn set<I: SetId>(row: &Row) -> Result<Set<I>> {
+    Ok(Set {
         id: row.parse("id")?,
         project: row.parse("project")?,
         name: row.text("name")?,
@@ -194,16 +195,6 @@ pub(crate) fn config_item(row: &Row) -> Result<ConfigItem> {
         value: row.text("value")?,
         created_at_us: row.int("created_at_us")?,
         updated_at_us: row.int("updated_at_us")?,
-    })
-}
-
-pub(crate) fn secret(row: &Row) -> Result<Secret> {
-    Ok(Secret {
-        id: row.parse("id")?,
-        project: row.parse("project")?,
-        name: row.text("name")?,
-        is_default: row.bool("is_default")?,
-        created_at_us: row.int("created_at_us")?,
     })
 }
 

@@ -297,14 +297,22 @@ pub struct Domain {
     pub created_at_us: i64,
 }
 
+/// A named set of keys that services are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    pub id: ConfigId,
+pub struct Set<I> {
+    pub id: I,
     pub project: ProjectId,
     pub name: String,
+    /// Made with the account, and stays as long.
     pub is_default: bool,
     pub created_at_us: i64,
 }
+
+/// In the clear.
+pub type Config = Set<ConfigId>;
+
+/// Sealed.
+pub type Secret = Set<SecretId>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigItem {
@@ -314,15 +322,6 @@ pub struct ConfigItem {
     pub value: String,
     pub created_at_us: i64,
     pub updated_at_us: i64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Secret {
-    pub id: SecretId,
-    pub project: ProjectId,
-    pub name: String,
-    pub is_default: bool,
-    pub created_at_us: i64,
 }
 
 /// A secret's key, without its value.

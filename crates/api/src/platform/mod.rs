@@ -50,6 +50,7 @@ pub mod schema;
 mod secrets;
 mod services;
 mod session;
+mod sets;
 mod workload;
 
 pub(crate) use account::AccountView;

@@ -8,7 +8,7 @@ use axum::extract::OriginalUri;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
-use domain::Error;
+use domain::{ConfigId, Error, SecretId};
 use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode};
 use store::ServiceKind;
@@ -17,7 +17,7 @@ use super::caller::{Gate, admit, enforce};
 use super::error::Failure;
 use super::{
     account, api_keys, audit, configs, controls, deployments, diff, domains, images, instances, logs, members, plan,
-    projects, rollout, routes, schema, secrets, services, session,
+    projects, rollout, routes, schema, secrets, services, session, sets,
 };
 use crate::ApiState;
 use crate::limits::{REQUEST_TIMEOUT, UPLOAD_TIMEOUT};
@@ -56,10 +56,15 @@ fn contents() -> Table {
             get(domains::get).patch(domains::patch).delete(domains::delete),
         )
         // What instances are told.
-        .at("/api/configs/", get(configs::list).post(configs::create))
+        .at(
+            "/api/configs/",
+            get(sets::list::<ConfigId>).post(sets::create::<ConfigId>),
+        )
         .at(
             "/api/configs/{id}/",
-            get(configs::get).patch(configs::patch).delete(configs::delete),
+            get(sets::get::<ConfigId>)
+                .patch(sets::patch::<ConfigId>)
+                .delete(sets::delete::<ConfigId>),
         )
         .at(
             "/api/configs/{id}/items/",
@@ -71,10 +76,15 @@ fn contents() -> Table {
                 .patch(configs::patch_item)
                 .delete(configs::delete_item),
         )
-        .at("/api/secrets/", get(secrets::list).post(secrets::create))
+        .at(
+            "/api/secrets/",
+            get(sets::list::<SecretId>).post(sets::create::<SecretId>),
+        )
         .at(
             "/api/secrets/{id}/",
-            get(secrets::get).patch(secrets::patch).delete(secrets::delete),
+            get(sets::get::<SecretId>)
+                .patch(sets::patch::<SecretId>)
+                .delete(sets::delete::<SecretId>),
         )
         .at(
             "/api/secrets/{id}/items/",

@@ -1,4 +1,4 @@
-//! `/api/secrets/…` and their items: sealed settings (G.30 to G.33).
+//! `/api/secrets/{id}/items/…`: sealed settings (G.32, G.33).
 //!
 //! Whoever reads a value is counted (S2.37) and written into the access log with item, time and way (G.33). Values
 //! never appear in an error or a log line.
@@ -6,46 +6,20 @@
 use axum::Json;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
-use domain::{AccountId, ProjectId, SecretId, SecretItemId};
+use domain::{AccountId, SecretId, SecretItemId};
 use http::StatusCode;
 use serde::Serialize;
-use store::{Secret, SecretItem, SecretString};
+use store::{SecretItem, SecretString};
 
 use super::caller::{Caller, SecretReader};
-use super::configs::{read_item, read_set};
 use super::error::Reply;
 use super::extract::{At, Params, Within};
 use super::fields::Fields;
-use super::page::{Envelope, or_none};
+use super::page::Envelope;
+use super::sets::read_item;
 use crate::ApiState;
 use crate::body::RawBody;
 use crate::time::Stamp;
-
-/// The six fields of G.31 in their order, then Hob's own.
-#[derive(Debug, Serialize)]
-pub struct SecretView {
-    id: SecretId,
-    name: String,
-    is_default: bool,
-    status: &'static str,
-    deploy_successful: bool,
-    created_at: Stamp,
-    project: ProjectId,
-}
-
-impl From<Secret> for SecretView {
-    fn from(secret: Secret) -> Self {
-        SecretView {
-            id: secret.id,
-            name: secret.name,
-            is_default: secret.is_default,
-            status: "ready",
-            deploy_successful: true,
-            created_at: Stamp(secret.created_at_us),
-            project: secret.project,
-        }
-    }
-}
 
 /// The eight fields of G.32 in their order. No `Debug`: it holds the value.
 #[derive(Serialize)]
@@ -74,40 +48,6 @@ impl SecretItemView {
             updated_at: Stamp(item.updated_at_us),
         }
     }
-}
-
-/// `?name=` finds the one with that name.
-pub async fn list(State(api): State<ApiState>, caller: Caller, params: Params) -> Reply<Json<Envelope<SecretView>>> {
-    let query = params.list_query()?;
-    if let Some(name) = params.get("name") {
-        let found = or_none(caller.scope.secret_by_name(name, query.project).await)?;
-        return Ok(Json(Envelope::of_one(found.map(SecretView::from))));
-    }
-    let mut page = caller.scope.list_secrets(&query).await?;
-    let rows = std::mem::take(&mut page.rows);
-    let views = rows.into_iter().map(SecretView::from).collect();
-    Ok(Json(Envelope::new(&api, &params, &page, views)))
-}
-
-pub async fn create(caller: Caller, body: RawBody) -> Reply<(StatusCode, Json<SecretView>)> {
-    let (name, project) = read_set(&caller, Fields::full(body.object()?)).await?;
-    let secret = caller.scope.create_secret(&name.unwrap_or_default(), project).await?;
-    Ok((StatusCode::CREATED, Json(secret.into())))
-}
-
-pub async fn get(caller: Caller, At(id): At<SecretId>) -> Reply<Json<SecretView>> {
-    Ok(Json(caller.scope.secret(id).await?.into()))
-}
-
-pub async fn patch(caller: Caller, At(id): At<SecretId>, body: RawBody) -> Reply<Json<SecretView>> {
-    caller.scope.secret(id).await?;
-    let (name, _) = read_set(&caller, Fields::partial(body.object()?)).await?;
-    Ok(Json(caller.scope.patch_secret(id, name).await?.into()))
-}
-
-pub async fn delete(caller: Caller, At(id): At<SecretId>) -> Reply<StatusCode> {
-    caller.scope.delete_secret(id).await?;
-    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Every value on the page is read, and logged as read. `?keys=1` leaves the values out: then nothing is.
@@ -140,7 +80,7 @@ pub async fn create_item(
     At(secret): At<SecretId>,
     body: RawBody,
 ) -> Reply<(StatusCode, Json<SecretItemView>)> {
-    caller.scope.secret(secret).await?;
+    caller.scope.set(secret).await?;
     let (key, value) = read_item(Fields::full(body.object()?))?;
     let value = SecretString::new(value.unwrap_or_default());
     let item = caller

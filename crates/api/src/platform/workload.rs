@@ -213,10 +213,10 @@ impl Sent {
             own(fields, "project", id, scope.project(id).await)?;
         }
         if let Some(Some(id)) = self.config {
-            own(fields, "config", id, scope.config(id).await)?;
+            own(fields, "config", id, scope.set(id).await)?;
         }
         if let Some(Some(id)) = self.secret {
-            own(fields, "secret", id, scope.secret(id).await)?;
+            own(fields, "secret", id, scope.set(id).await)?;
         }
         Ok(())
     }

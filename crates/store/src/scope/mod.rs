@@ -16,6 +16,7 @@ mod projects;
 mod routes;
 mod secrets;
 mod services;
+mod sets;
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -108,9 +109,9 @@ impl Scope {
     /// The one row that `statement` finds for `$3`, if the caller may know it.
     async fn visible<I>(&self, tx: &mut Tx, statement: &'static str, noun: &str, id: I) -> Result<Row>
     where
-        I: Display + Into<Value> + Copy,
+        I: Display,
     {
-        let row = tx.first(statement, self.bound([id.into()])).await?;
+        let row = tx.first(statement, self.bound([id.to_string().into()])).await?;
         let row = row.ok_or_else(|| Error::not_found(format!("{noun} {id}")))?;
         self.allowed(&row, noun, &id)?;
         Ok(row)
@@ -134,9 +135,9 @@ impl Scope {
     /// The row that a field of a body names. Absent, another's and another owner's look alike to the caller.
     async fn chosen<I>(&self, tx: &mut Tx, statement: &'static str, field: &str, id: I, owner: AccountId) -> Result<Row>
     where
-        I: Display + Into<Value> + Copy,
+        I: Display,
     {
-        let row = tx.first(statement, self.bound([id.into()])).await?;
+        let row = tx.first(statement, self.bound([id.to_string().into()])).await?;
         let row = self.choice(row, field, &id)?;
         if crate::read::owner(&row)? == owner {
             Ok(row)
@@ -189,8 +190,8 @@ async fn ended<T>(tx: Tx, answer: T) -> Result<T> {
 
 pub use deployments::Which;
 pub use foresee::{Bound, Foreseen, Intent};
+pub use sets::SetId;
 
 pub(crate) use api_keys::create as new_api_key;
-pub(crate) use configs::insert as new_config;
 pub(crate) use projects::insert as new_project;
-pub(crate) use secrets::insert as new_secret;
+pub(crate) use sets::insert as new_set;

@@ -1,15 +1,15 @@
-//! Secrets and their items. Values are sealed; each read of one is logged (G.33).
+//! Items of secrets. Values are sealed; each read of one is logged (G.33).
 
 use domain::error::Problems;
-use domain::{AccountId, Error, ProjectId, Result, SecretId, SecretItemId};
+use domain::{Error, Result, SecretId, SecretItemId};
 use uuid::Uuid;
 
-use super::{Scope, configs, ended, routes};
+use super::{Scope, ended, sets};
 use crate::db::{Row, Serial, Tx, args};
 use crate::input::{ListQuery, Page};
 use crate::ledger::count;
-use crate::list::{self, Count};
-use crate::rows::{Secret, SecretAccess, SecretItem};
+use crate::list;
+use crate::rows::{SecretAccess, SecretItem};
 use crate::{SecretString, check, read, sql};
 
 /// Characters of the access log's "how".
@@ -18,85 +18,10 @@ const HOW_MAX: usize = 64;
 const ACCESSES_LIMIT: u32 = 1000;
 
 impl Scope {
-    pub async fn create_secret(&self, name: &str, project: Option<ProjectId>) -> Result<Secret> {
-        check::one_title("name", name)?;
-        let mut tx = self.write().await?;
-        let home = self.home(&mut tx, project).await?;
-        let secret = Secret {
-            id: SecretId(Uuid::now_v7()),
-            project: home.project,
-            name: name.to_owned(),
-            is_default: false,
-            created_at_us: tx.now_us(),
-        };
-        self.refuse_taken_secret(&mut tx, secret.id, home.account, name).await?;
-        insert(&mut tx, &secret, home.account).await?;
-        tx.commit().await?;
-        Ok(secret)
-    }
-
-    pub async fn secret(&self, id: SecretId) -> Result<Secret> {
-        let mut tx = self.read().await?;
-        let row = self.secret_row(&mut tx, id).await?;
-        ended(tx, read::secret(&row)?).await
-    }
-
-    /// By name, the caller's own first.
-    pub async fn secret_by_name(&self, name: &str, project: Option<ProjectId>) -> Result<Secret> {
-        let mut tx = self.read().await?;
-        let project = project.map(|id| id.to_string()).unwrap_or_default();
-        let row = tx.first(sql::SECRET_BY_NAME, self.bound(args![project, name])).await?;
-        let row = row.ok_or_else(|| Error::not_found(format!("secret {name:?}")))?;
-        ended(tx, read::secret(&row)?).await
-    }
-
-    pub async fn list_secrets(&self, query: &ListQuery) -> Result<Page<Secret>> {
-        let mut tx = self.read().await?;
-        let count = Count::InProjects(count::SECRETS);
-        let page = list::SECRETS
-            .page(&mut tx, &self.who, query, "", count, read::secret)
-            .await?;
-        ended(tx, page).await
-    }
-
-    pub async fn patch_secret(&self, id: SecretId, name: Option<String>) -> Result<Secret> {
-        let mut tx = self.write().await?;
-        let row = self.secret_row(&mut tx, id).await?;
-        let mut secret = read::secret(&row)?;
-        let Some(name) = name.filter(|name| *name != secret.name) else {
-            return ended(tx, secret).await;
-        };
-        check::one_title("name", &name)?;
-        self.refuse_taken_secret(&mut tx, id, read::owner(&row)?, &name).await?;
-        tx.run(sql::SECRET_RENAME, args![id, &name]).await?;
-        tx.commit().await?;
-        secret.name = name;
-        Ok(secret)
-    }
-
-    /// Services that it is attached to keep what they run. Values that a kept deployment needs stay sealed in the store
-    /// until that deployment is pruned.
-    pub async fn delete_secret(&self, id: SecretId) -> Result<()> {
-        let mut tx = self.write().await?;
-        let row = self.secret_row(&mut tx, id).await?;
-        let secret = read::secret(&row)?;
-        if secret.is_default {
-            return Err(Error::refused("Cannot delete the default secret"));
-        }
-        for service in tx.all(sql::SERVICES_WITH_SECRET, args![id]).await? {
-            routes::touch(&mut tx, service.parse("id")?).await?;
-        }
-        tx.run(sql::SECRET_DELETE, args![id]).await?;
-        tx.run(sql::SECRET_VALUES_DROP_UNUSED, args![id]).await?;
-        tx.run(sql::COUNTERS_DROP, args![id]).await?;
-        tx.count(secret.project, count::SECRETS, -1).await?;
-        tx.commit().await
-    }
-
     pub async fn create_secret_item(&self, secret: SecretId, key: &str, value: SecretString) -> Result<SecretItem> {
         check_item(key, Some(&value))?;
         let mut tx = self.write().await?;
-        let parent = self.secret_row(&mut tx, secret).await?;
+        let parent = self.set_row(&mut tx, secret).await?;
         let now_us = tx.now_us();
         let mut item = SecretItem {
             id: SecretItemId(Uuid::now_v7()),
@@ -109,7 +34,7 @@ impl Scope {
             updated_at_us: now_us,
         };
         self.refuse_taken_secret_key(&mut tx, &item).await?;
-        configs::refuse_more(&mut tx, &secret.to_string(), count::SECRET_ITEMS).await?;
+        sets::refuse_more(&mut tx, secret).await?;
         let project = parent.parse("project")?;
         item.value_version = self
             .store
@@ -250,27 +175,17 @@ impl Scope {
     }
 
     async fn items_page(&self, tx: &mut Tx, secret: SecretId, query: &ListQuery) -> Result<Page<SecretItem>> {
-        self.secret_row(tx, secret).await?;
+        self.set_row(tx, secret).await?;
         list::SECRET_ITEMS
             .page(tx, &secret.to_string(), count::SECRET_ITEMS, query, read::secret_item)
             .await
     }
 
-    async fn secret_row(&self, tx: &mut Tx, id: SecretId) -> Result<Row> {
-        self.visible(tx, sql::SECRET, "secret", id).await
-    }
-
     async fn item_of_secret(&self, tx: &mut Tx, secret: SecretId, id: SecretItemId) -> Result<(SecretItem, Row)> {
-        let parent = self.secret_row(tx, secret).await?;
+        let parent = self.set_row(tx, secret).await?;
         let row = tx.first(sql::SECRET_ITEM, args![secret, id]).await?;
         let row = row.ok_or_else(|| Error::not_found(format!("item {id} of secret {secret}")))?;
         Ok((read::secret_item(&row)?, parent))
-    }
-
-    async fn refuse_taken_secret(&self, tx: &mut Tx, id: SecretId, owner: AccountId, name: &str) -> Result<()> {
-        let error = check::taken("name", "secret");
-        self.refuse_taken(tx, sql::SECRET_NAME_TAKEN, args![owner, name, id], error)
-            .await
     }
 
     async fn refuse_taken_secret_key(&self, tx: &mut Tx, item: &SecretItem) -> Result<()> {
@@ -278,21 +193,6 @@ impl Scope {
         self.refuse_taken(tx, sql::SECRET_KEY_TAKEN, args![item.secret, &item.key, item.id], error)
             .await
     }
-}
-
-/// Also used for the Default secret of a new account.
-pub(crate) async fn insert(tx: &mut Tx, secret: &Secret, owner: AccountId) -> Result<()> {
-    let values = args![
-        secret.id,
-        secret.project,
-        owner,
-        &secret.name,
-        secret.is_default,
-        secret.created_at_us
-    ];
-    tx.run(sql::SECRET_INSERT, values).await?;
-    tx.about(secret.id);
-    tx.count(secret.project, count::SECRETS, 1).await
 }
 
 fn check_item(key: &str, value: Option<&SecretString>) -> Result<()> {

@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Scope, ended};
-use crate::db::{Serial, Tx, args, json};
+use crate::db::{Serial, Tx, args};
 use crate::deploy::{self, Draft};
 use crate::input::{ListQuery, NewService, Page, ServicePatch};
 use crate::ledger::{Line, count};
@@ -257,11 +257,11 @@ impl Scope {
                 .await?;
         }
         if let Some(config) = service.config {
-            self.chosen::<ConfigId>(tx, sql::CONFIG, "config", config, owner)
+            self.chosen::<ConfigId>(tx, sql::CONFIG_SETS.row, "config", config, owner)
                 .await?;
         }
         if let Some(secret) = service.secret {
-            self.chosen::<SecretId>(tx, sql::SECRET, "secret", secret, owner)
+            self.chosen::<SecretId>(tx, sql::SECRET_SETS.row, "secret", secret, owner)
                 .await?;
         }
         Ok(())
@@ -277,27 +277,8 @@ fn counted(kind: ServiceKind) -> &'static str {
 }
 
 async fn insert(tx: &mut Tx, service: &Service, owner: domain::AccountId) -> Result<()> {
-    let values = args![
-        service.id,
-        service.project,
-        owner,
-        service.kind.as_str(),
-        &service.name,
-        &service.image,
-        service.port,
-        service.instances,
-        service.config,
-        service.secret,
-        service.command.as_ref().map(json).transpose()?,
-        json(&service.health)?,
-        json(&service.resources)?,
-        json(&service.strategy)?,
-        json(&service.options)?,
-        service.revision,
-        service.created_at_us,
-        service.release.as_ref().map(json).transpose()?,
-        service.options.preview_host.clone(),
-    ];
+    let mut values = deploy::wishes(service)?;
+    values.extend(args![service.project, owner, service.kind.as_str(), service.revision]);
     tx.run(sql::SERVICE_INSERT, values).await.map(drop)
 }
 

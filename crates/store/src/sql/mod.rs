@@ -13,6 +13,7 @@ mod deployment;
 mod platform;
 mod secret;
 mod service;
+mod sets;
 mod tenant;
 
 /// Declares statements and lists them for the test.
@@ -91,6 +92,7 @@ pub(crate) use deployment::*;
 pub(crate) use platform::*;
 pub(crate) use secret::*;
 pub(crate) use service::*;
+pub(crate) use sets::*;
 pub(crate) use tenant::*;
 
 /// All portable statements, with their names.
@@ -102,6 +104,7 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str)> {
         platform::ALL,
         secret::ALL,
         service::ALL,
+        &sets::all(),
         tenant::ALL,
     ]
     .concat()

@@ -1,12 +1,6 @@
 //! Secrets, their items, their sealed values.
 
-use super::{chunk, of_admin, of_member, role, statements};
-
-macro_rules! secret {
-    () => {
-        "x.id, x.project, x.name, x.is_default, x.created_at_us, x.account"
-    };
-}
+use super::{chunk, role, statements};
 
 macro_rules! secret_item {
     () => {
@@ -16,27 +10,8 @@ macro_rules! secret_item {
 }
 
 statements! {
-    SECRET = concat!("select ", secret!(), ", ", role!("x.project"), " from secret x where x.id = $3");
-    SECRET_BY_NAME = concat!(
-        "select ", secret!(), " from secret x where x.name = $4 and ($3 = '' or x.project = $3)
-            and ($2 or exists (select 1 from member m where m.account = $1 and m.project = x.project))
-        order by case when x.account = $1 then 0 else 1 end, x.created_at_us limit 1"
-    );
-    SECRETS_OF_MEMBER = concat!(
-        "select ", secret!(), " from secret x where ", of_member!("x.project"), " and $4 = ''"
-    );
-    SECRETS_OF_ADMIN = concat!(
-        "select ", secret!(), " from secret x where ", of_admin!("x.project"), " and $4 = ''"
-    );
-    SECRET_NAME_TAKEN = "select 1 as taken from secret where account = $1 and name = $2 and id <> $3";
-    SECRET_INSERT = "insert into secret (id, project, account, name, is_default, version_counter, created_at_us)
-        values ($1, $2, $3, $4, $5, 0, $6)";
-    SECRET_RENAME = "update secret set name = $2 where id = $1";
-    SECRET_DELETE = "delete from secret where id = $1";
     SECRET_NEXT_VERSION = "update secret set version_counter = version_counter + 1 where id = $1
         returning version_counter";
-    SERVICES_WITH_SECRET = "select id from service where secret = $1";
-
     SECRET_ITEM = concat!("select ", secret_item!(), " from secret_item i where i.secret = $1 and i.id = $2");
     SECRET_ITEM_VISIBLE = concat!(
         "select ", secret_item!(), ", x.project, ", role!("x.project"),

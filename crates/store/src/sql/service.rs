@@ -98,12 +98,13 @@ statements! {
     /// A host leads to one place: a domain is one, and so is another service's preview.
     PREVIEW_TAKEN = "select 1 as taken from domain where hostname = $1 union all
         select 1 from service where preview_host = $1 and id <> $2 and not deleting";
+    /// The first sixteen are those of [`SERVICE_WANT`].
     SERVICE_INSERT = "insert into service
-        (id, project, account, kind, name, image, port, instances, instances_running, config, secret, command, health,
-            resources, strategy, options, restart, deleting, version_counter, revision, created_at_us, updated_at_us,
-            release, preview_host)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10, $11, $12, $13, $14, $15, 0, false, 0, $16, $17, $17, $18,
-            $19)";
+        (id, name, image, port, instances, config, secret, command, health, resources, strategy, options, restart,
+            created_at_us, updated_at_us, release, preview_host, project, account, kind, revision, instances_running,
+            deleting, version_counter)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15, $16, $17, $18, $19, $20, 0,
+            false, 0)";
     /// What the owner wants.
     SERVICE_WANT = "update service set name = $2, image = $3, port = $4, instances = $5, config = $6, secret = $7,
             command = $8, health = $9, resources = $10, strategy = $11, options = $12, restart = $13,

@@ -27,12 +27,6 @@ macro_rules! route {
     };
 }
 
-macro_rules! config {
-    () => {
-        "c.id, c.project, c.name, c.is_default, c.created_at_us, c.account"
-    };
-}
-
 macro_rules! config_item {
     () => {
         "i.id, i.config, i.key, i.value, i.created_at_us, i.updated_at_us"
@@ -110,25 +104,6 @@ statements! {
     ROUTE_DELETE = "delete from route where id = $1";
     ROUTES_OF_SERVICE = "select id, project, service from route where service = $1";
     ROUTES_OF_DOMAIN = "select id, project, service from route where domain = $1";
-
-    CONFIG = concat!("select ", config!(), ", ", role!("c.project"), " from config c where c.id = $3");
-    CONFIG_BY_NAME = concat!(
-        "select ", config!(), " from config c where c.name = $4 and ($3 = '' or c.project = $3)
-            and ($2 or exists (select 1 from member m where m.account = $1 and m.project = c.project))
-        order by case when c.account = $1 then 0 else 1 end, c.created_at_us limit 1"
-    );
-    CONFIGS_OF_MEMBER = concat!(
-        "select ", config!(), " from config c where ", of_member!("c.project"), " and $4 = ''"
-    );
-    CONFIGS_OF_ADMIN = concat!(
-        "select ", config!(), " from config c where ", of_admin!("c.project"), " and $4 = ''"
-    );
-    CONFIG_NAME_TAKEN = "select 1 as taken from config where account = $1 and name = $2 and id <> $3";
-    CONFIG_INSERT = "insert into config (id, project, account, name, is_default, created_at_us)
-        values ($1, $2, $3, $4, $5, $6)";
-    CONFIG_RENAME = "update config set name = $2 where id = $1";
-    CONFIG_DELETE = "delete from config where id = $1";
-    SERVICES_WITH_CONFIG = "select id from service where config = $1";
 
     CONFIG_ITEM = concat!("select ", config_item!(), " from config_item i where i.config = $1 and i.id = $2");
     CONFIG_ITEMS = concat!("select ", config_item!(), " from config_item i where i.config = $1");

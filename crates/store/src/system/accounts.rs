@@ -7,7 +7,7 @@ use super::System;
 use crate::db::{Row, Tx, args};
 use crate::input::{Principal, Via};
 use crate::rows::{Account, ApiKey, Config, Project, Secret};
-use crate::scope::{new_api_key, new_config, new_project, new_secret};
+use crate::scope::{new_api_key, new_project, new_set};
 use crate::{SecretString, check, read, sql, token};
 
 /// The account that administers everything, there from the first start.
@@ -195,7 +195,7 @@ impl System {
             is_default,
             created_at_us,
         };
-        new_config(tx, &config, account.id).await?;
+        new_set(tx, &config, account.id).await?;
         let secret = Secret {
             id: SecretId(Uuid::now_v7()),
             project,
@@ -203,7 +203,7 @@ impl System {
             is_default,
             created_at_us,
         };
-        new_secret(tx, &secret, account.id).await?;
+        new_set(tx, &secret, account.id).await?;
         Ok(account)
     }
 }

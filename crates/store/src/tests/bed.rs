@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use domain::{DeploymentId, InstanceId, ServiceId, Stage};
+use domain::{DeploymentId, InstanceId, ProjectId, Result, ServiceId, Stage};
 use uuid::Uuid;
 
 use crate::*;
@@ -203,5 +203,24 @@ pub(crate) fn named(name: &str) -> ProjectPatch {
     ProjectPatch {
         name: Some(name.to_owned()),
         ..Default::default()
+    }
+}
+
+/// By the names of the two kinds.
+impl Scope {
+    pub(crate) async fn create_config(&self, name: &str, project: Option<ProjectId>) -> Result<Config> {
+        self.create_set(name, project).await
+    }
+
+    pub(crate) async fn create_secret(&self, name: &str, project: Option<ProjectId>) -> Result<Secret> {
+        self.create_set(name, project).await
+    }
+
+    pub(crate) async fn list_configs(&self, query: &ListQuery) -> Result<Page<Config>> {
+        self.list_sets(query).await
+    }
+
+    pub(crate) async fn list_secrets(&self, query: &ListQuery) -> Result<Page<Secret>> {
+        self.list_sets(query).await
     }
 }

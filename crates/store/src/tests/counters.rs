@@ -255,7 +255,7 @@ impl Actor<'_> {
             }
             Step::DeleteConfig(n) => {
                 scope
-                    .delete_config(pick(&scope.list_configs(&all()).await.unwrap().rows, n)?.id)
+                    .delete_set(pick(&scope.list_configs(&all()).await.unwrap().rows, n)?.id)
                     .await
             }
             Step::CreateSecret(n) => scope
@@ -284,7 +284,7 @@ impl Actor<'_> {
             }
             Step::DeleteSecret(n) => {
                 scope
-                    .delete_secret(pick(&scope.list_secrets(&all()).await.unwrap().rows, n)?.id)
+                    .delete_set(pick(&scope.list_secrets(&all()).await.unwrap().rows, n)?.id)
                     .await
             }
             Step::Attach(a, b) => {

@@ -51,7 +51,7 @@ both! {
         assert_eq!(pending(&me, &service).await, [""; 0], "it is on its way");
         world.finish(&second, Stage::Failed).await;
         assert_eq!(pending(&me, &service).await, edited, "what runs was not told");
-        me.delete_secret(secret.id).await.unwrap();
+        me.delete_set(secret.id).await.unwrap();
         assert_eq!(pending(&me, &service).await[2..], ["Secret TOKEN Removed"]);
     }
 

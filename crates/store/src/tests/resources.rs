@@ -27,8 +27,8 @@ both! {
         let configs = me.list_configs(&query).await.unwrap();
         assert_eq!((configs.rows[0].name.as_str(), configs.rows[0].is_default), ("Default", true));
         let secrets = me.list_secrets(&query).await.unwrap();
-        assert_eq!(message(me.delete_config(configs.rows[0].id).await, ""), "Cannot delete the default config");
-        assert_eq!(message(me.delete_secret(secrets.rows[0].id).await, ""), "Cannot delete the default secret");
+        assert_eq!(message(me.delete_set(configs.rows[0].id).await, ""), "Cannot delete the default config");
+        assert_eq!(message(me.delete_set(secrets.rows[0].id).await, ""), "Cannot delete the default secret");
         assert_eq!(message(me.delete_project(projects.rows[0].id).await, ""), "Cannot delete the default project");
         let again = world.system().create_account("me", false, None).await;
         assert_eq!(message(again, "name"), "account with this name already exists.");
@@ -42,7 +42,7 @@ both! {
         assert_eq!(message(me.create_project("p").await, "name"), "project with this name already exists.");
         let config = me.create_config("c", Some(project.id)).await.unwrap();
         assert_eq!(message(me.delete_project(project.id).await, ""), "Project is not empty");
-        me.delete_config(config.id).await.unwrap();
+        me.delete_set(config.id).await.unwrap();
         me.patch_project(project.id, named("q")).await.unwrap();
         assert_eq!(me.project_by_name("q").await.unwrap().id, project.id);
         me.delete_project(project.id).await.unwrap();
@@ -114,7 +114,7 @@ both! {
         assert_eq!(message(me.create_config_item(config.id, "C", "a\0b").await, "value"), "Null characters are not allowed.");
         let (service, first) = me.create_service(NewService { config: Some(config.id), ..web("web") }).await.unwrap();
         assert_eq!(first.spec.config.keys().collect::<Vec<_>>(), ["A", "B"]);
-        me.delete_config(config.id).await.unwrap();
+        me.delete_set(config.id).await.unwrap();
         let after = me.service(service.id).await.unwrap();
         assert_eq!(after.config, None);
         assert!(after.revision > service.revision);

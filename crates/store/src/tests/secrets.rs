@@ -50,7 +50,7 @@ both! {
         let renamed = me.patch_secret_item(secret.id, item.id, Some("KEY".into()), None).await.unwrap();
         assert_eq!((renamed.key.as_str(), renamed.value_version), ("KEY", 3));
         assert_eq!(me.secret_value(item.id, "test").await.unwrap().expose(), "two");
-        me.delete_secret(secret.id).await.unwrap();
+        me.delete_set(secret.id).await.unwrap();
         assert_eq!(me.service(service.id).await.unwrap().secret, None);
         assert_eq!(env(&world, second.id).await, "TOKEN=two ", "kept while a kept deployment needs it");
     }
