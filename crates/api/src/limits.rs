@@ -61,8 +61,8 @@ pub const THROTTLED_ACCOUNTS_MAX: usize = 100_000;
 
 /// Logins of one name in a sliding hour, good and bad ones.
 pub const LOGINS_PER_HOUR: u32 = 30;
-/// Passwords that are being compared at once; each takes 19 MiB.
-pub const LOGINS_AT_ONCE: usize = 2;
+/// Passwords that are being compared at once; each takes 19 MiB and a core, and anybody may ask for it.
+pub const LOGINS_AT_ONCE: usize = 1;
 /// How long a browser's session lasts, and how long unused.
 pub const SESSION_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub const SESSION_IDLE: Duration = Duration::from_secs(12 * 60 * 60);

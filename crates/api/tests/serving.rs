@@ -114,7 +114,6 @@ async fn a_request_in_flight_is_finished_at_shutdown() {
     server.stop().await;
 }
 
-/// The control socket's rights cannot be had by saying so.
 /// A sender who writes everything before they read sees why it was refused, and not a broken pipe.
 #[tokio::test]
 async fn a_refused_upload_is_read_to_its_end() {
@@ -139,6 +138,7 @@ async fn a_refused_upload_is_read_to_its_end() {
     server.stop().await;
 }
 
+/// The control socket's rights cannot be had by saying so.
 #[tokio::test]
 async fn over_tcp_nobody_is_local() {
     let world = World::new().await;

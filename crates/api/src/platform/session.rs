@@ -28,7 +28,7 @@ pub struct SessionView {
     expires_at: Stamp,
 }
 
-/// `{"name", "password"}`. A wrong name and a wrong password look alike, and take alike.
+/// `{"name", "password"}`. A wrong name looks like a wrong password, and costs the same hashing.
 pub async fn login(
     State(api): State<ApiState>,
     axum::Extension(request): axum::Extension<RequestId>,
