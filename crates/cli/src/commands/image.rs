@@ -242,7 +242,7 @@ fn listing(images: Vec<Image>) -> String {
             image.reference,
             digest,
             text::size(image.size_bytes),
-            text::moment(&image.created_at),
+            created(&image.created_at),
             used.to_owned(),
         ]
     };
@@ -250,6 +250,15 @@ fn listing(images: Vec<Image>) -> String {
         ["REFERENCE", "DIGEST", ">SIZE", "CREATED (UTC)", "USED"],
         images.into_iter().map(row),
     )
+}
+
+/// Reproducible images, those of `hob image pack` among them, have the beginning of time as their date.
+fn created(at: &str) -> String {
+    if at.starts_with("1970-01-01T00:00:00") {
+        "-".to_owned()
+    } else {
+        text::moment(at)
+    }
 }
 
 /// What is imported.
@@ -334,16 +343,19 @@ mod tests {
 
     #[test]
     fn images_are_listed() {
-        let image = |reference: &str, in_use: bool| Image {
+        let image = |reference: &str, created_at: &str, in_use: bool| Image {
             reference: reference.to_owned(),
             digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef".to_owned(),
             size_bytes: 3_456_789,
-            created_at: "1970-01-01T00:00:00Z".to_owned(),
+            created_at: created_at.to_owned(),
             in_use,
         };
         check(
             "images.txt",
-            &listing(vec![image("web:1", true), image("registry.example.com/web:2", false)]),
+            &listing(vec![
+                image("web:1", "1970-01-01T00:00:00Z", true),
+                image("registry.example.com/web:2", "2026-03-04T05:06:07Z", false),
+            ]),
         );
     }
 

@@ -115,11 +115,9 @@ impl Scene<'_> {
     }
 
     fn beside_each_other(&self) -> String {
-        format!(
-            "{} instances of the new version beside {} of the old one",
-            self.available(&self.fresh),
-            self.available(&self.originals)
-        )
+        let (new, old) = (self.available(&self.fresh), self.available(&self.originals));
+        let noun = if new == 1 { "instance" } else { "instances" };
+        format!("{new} {noun} of the new version beside {old} of the old one")
     }
 
     fn waiting(&self) -> String {
