@@ -169,6 +169,55 @@ fn a_planted_secret_is_nowhere_but_in_its_instances() {
     search_files(&hob.data_dir());
 }
 
+/// C4.25, C6.19: as files, values are in the program's reach alone: not in its environment, and not on the disk. So it
+/// is after a restart of the control plane, and with the next instance.
+#[test]
+fn values_as_files_are_read_by_the_program_and_are_nowhere_else() {
+    let Some(mut hob) = Hob::start_with(HOB, talkative(Vec::new())) else {
+        return;
+    };
+    let secret = plant(&hob);
+    let (status, config) = hob.api("POST", "/api/configs/", Some(json!({"name": "c"})));
+    assert_eq!(status, 201, "{config}");
+    let config = config["id"].as_str().expect("an id").to_owned();
+    let level = json!({"key": "LEVEL", "value": "info"});
+    let (status, item) = hob.api("POST", &format!("/api/configs/{config}/items/"), Some(level));
+    assert_eq!(status, 201, "{item}");
+    App::pack(&hob, "web:1");
+    let body =
+        json!({"name": "web", "image": "web:1", "port": 8080, "delivery": "files", "secret": secret, "config": config});
+    let (made, service) = hob.api("POST", "/api/services/", Some(body));
+    assert_eq!(made, 201, "{service}");
+    eventually(SOON, "it is ready", || hob.service("web")["status"] == "ready");
+
+    let shows_its_files = |hob: &Hob| {
+        let said = |path: &str| hob.get("web.localhost", path).expect("an answer").text();
+        assert_eq!(said("/file?path=/run/secrets/PASSWORD"), PLANTED);
+        assert_eq!(said("/file?path=/run/configs/LEVEL"), "info");
+        assert_eq!(
+            (said("/env?name=PASSWORD"), said("/env?name=LEVEL")),
+            ("\n".into(), "\n".into())
+        );
+        assert!(said("/file?path=/proc/mounts").contains("tmpfs /run/secrets tmpfs ro,"));
+    };
+    shows_its_files(&hob);
+    hob.kill_control_plane();
+    hob.up();
+    shows_its_files(&hob);
+    let first = hob.serving("web").remove(0).id;
+    let restart = format!("/api/services/{}/restart/", service["id"].as_str().expect("an id"));
+    let (status, answer) = hob.api("POST", &restart, None);
+    assert!(status < 300, "{status} {answer}");
+    eventually(SOON, "another instance serves", || {
+        let serving = hob.serving("web");
+        !serving.is_empty() && serving.iter().all(|instance| instance.id != first)
+    });
+    shows_its_files(&hob);
+    search_processes(&hob);
+    search_files(&hob.data_dir());
+    nowhere("the log", hob.log().as_bytes());
+}
+
 /// The same record in PostgreSQL: a dump of everything holds nothing of it; nor does a log a URL's password.
 #[test]
 fn a_planted_secret_is_sealed_in_postgresql_too() {

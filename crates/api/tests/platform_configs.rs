@@ -130,8 +130,6 @@ async fn a_deployment_keeps_the_values_of_its_moment() {
     let body = json!({"name": "web", "image": "a", "port": 80, "config": config});
     let service = alice.make("/api/services/", body).await;
     let first = world.succeed(&service).await;
-    let env = world.store.system().instance_env(first).await.expect("an environment");
-    assert_eq!(env.get("LEVEL").map(String::as_str), Some("info"));
 
     alice
         .patch(&format!("{items}{item}/"), json!({"value": "debug"}))

@@ -117,13 +117,8 @@ async fn a_value_is_shown_nowhere_else() {
     let broken = alice.post(&items, json!({"key": "X", "value": [VALUE]})).await;
     assert!(!broken.text.contains("horse"), "{}", broken.text);
 
-    let env = world
-        .store
-        .system()
-        .instance_env(deployment)
-        .await
-        .expect("an environment");
-    assert_eq!(env.get("PASSWORD").map(String::as_str), Some(VALUE));
+    let secrets = world.store.system().instance_secrets(deployment).await.expect("values");
+    assert_eq!(secrets.get("PASSWORD").map(String::as_str), Some(VALUE));
 }
 
 /// A patch that shows the old value has read it.
@@ -178,12 +173,7 @@ async fn planted_secrets_reach_no_log() {
         )
         .await;
     let deployment = world.succeed(&service).await;
-    world
-        .store
-        .system()
-        .instance_env(deployment)
-        .await
-        .expect("an environment");
+    world.store.system().instance_secrets(deployment).await.expect("values");
 
     let planted = json!(leaks::PLANTED);
     for (path, body) in [
@@ -215,4 +205,32 @@ async fn planted_secrets_reach_no_log() {
 
     let leaks = leaks::leaks();
     assert!(leaks.len() == 1 && leaks[0].contains("the canary"), "{leaks:#?}");
+}
+
+/// Hob's own: as files in memory, where a program does not hand its environment on to whatever it starts.
+#[tokio::test]
+async fn values_may_arrive_as_files() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    for (path, body) in [
+        ("/api/services/", json!({"name": "web", "image": "a:1", "port": 80})),
+        ("/api/workers/", json!({"name": "jobs", "image": "a:1"})),
+    ] {
+        let id = alice.make(path, body).await;
+        let path = format!("{path}{id}/");
+        assert_eq!(alice.get(&path).await.expect(200)["delivery"], "env");
+        for way in ["secret_files", "files", "files", "env"] {
+            let patched = alice.patch(&path, json!({"delivery": way})).await.expect(200);
+            assert_eq!(patched["delivery"], way);
+        }
+        let refused = alice.patch(&path, json!({"delivery": "smoke"})).await.expect(400);
+        assert!(
+            refused["delivery"][0]
+                .as_str()
+                .is_some_and(|text| text.contains("secret_files")),
+            "{refused}"
+        );
+        let deployments = alice.get(&format!("{path}deployments/")).await.expect(200);
+        assert_eq!(deployments["count"], 4, "the first, and one for each real change");
+    }
 }

@@ -38,10 +38,11 @@ pub fn changes(before: Option<&Spec>, after: &Spec) -> Vec<Change> {
     if after.digest.is_some() {
         found.compare("digest", None, old(digest), digest(after), true);
     }
-    let fields: [(&'static str, Field, bool); 6] = [
+    let fields: [(&'static str, Field, bool); 7] = [
         ("port", |spec| json(&spec.port), true),
         ("replicas", |spec| json(&spec.instances), false),
         ("command", |spec| json(&spec.command), true),
+        ("delivery", |spec| json(&spec.delivery), true),
         ("release", |spec| json(&spec.release), false),
         ("health_check", |spec| json(&spec.health), false),
         ("strategy", |spec| json(&spec.strategy), false),
@@ -239,6 +240,7 @@ mod tests {
             instances: 4,
             config: [("LEVEL".to_owned(), "info".to_owned())].into(),
             secrets: [("TOKEN".to_owned(), 3)].into(),
+            delivery: crate::Delivery::Env,
             command: None,
             release: None,
             health: HealthCheck::default(),
@@ -265,7 +267,7 @@ mod tests {
     #[test]
     fn each_field_that_differs_is_told_once_and_nothing_else() {
         type Edit = fn(&mut Spec);
-        let cases: [(Edit, &[&str]); 13] = [
+        let cases: [(Edit, &[&str]); 14] = [
             (|_| (), &[]),
             (|s| s.image = "app:2".into(), &["image: \"app:1\" -> \"app:2\""]),
             (
@@ -304,6 +306,10 @@ mod tests {
                     "secret.KEY: null -> \"version 5\" !",
                     "secret.TOKEN: \"version 3\" -> \"version 4\" !",
                 ],
+            ),
+            (
+                |s| s.delivery = crate::Delivery::SecretFiles,
+                &["delivery: \"env\" -> \"secret_files\" !"],
             ),
             (|s| s.restart = 1, &["restart: null -> true !"]),
         ];

@@ -21,5 +21,5 @@ pub use error::{Error, Result};
 pub use ids::*;
 pub use outcome::{Footing, Outcome};
 pub use rollout::{Advance, Gate, RolloutOptions, Step, Strategy};
-pub use spec::{HealthCheck, Resources, Spec, Template};
+pub use spec::{CONFIGS_DIR, Delivery, HealthCheck, Resources, SECRETS_DIR, Spec, Template};
 pub use stage::{Stage, Transition};

@@ -25,6 +25,9 @@ pub struct Spec {
     /// Secret keys of then (S0.15), with the version of the value that each had.
     #[serde(default)]
     pub secrets: BTreeMap<String, i64>,
+    /// How the program gets its values.
+    #[serde(default)]
+    pub delivery: Delivery,
     /// Overrides the image's entrypoint and arguments.
     #[serde(default)]
     pub command: Option<Vec<String>>,
@@ -70,9 +73,32 @@ impl Spec {
         );
         // Maps are ordered and text is escaped, so equal specs give equal text and different ones differ. The names in
         // this form are part of every stored template: renaming a field of `Resources` replaces all instances once.
-        format!("{parts:?}")
+        // What came later is told only where it is not the default, for the same reason.
+        match self.delivery {
+            Delivery::Env => format!("{parts:?}"),
+            Delivery::SecretFiles => format!("{parts:?} secrets as files"),
+            Delivery::Files => format!("{parts:?} values as files"),
+        }
     }
 }
+
+/// How config and secret values reach a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// All as environment variables.
+    #[default]
+    Env,
+    /// Secrets as files of the keys' names in [`SECRETS_DIR`], which is in memory only; config as environment variables.
+    SecretFiles,
+    /// All as files: config in [`CONFIGS_DIR`], secrets in [`SECRETS_DIR`].
+    Files,
+}
+
+/// Where a program finds its secrets as files.
+pub const SECRETS_DIR: &str = "/run/secrets";
+/// Where a program finds its config as files.
+pub const CONFIGS_DIR: &str = "/run/configs";
 
 /// How an instance is judged from outside the container.
 ///

@@ -69,6 +69,7 @@ async fn one_start(engine: &Embedded, image: &str) -> (Duration, Duration) {
         image_digest: image.to_owned(),
         port: None,
         env: BTreeMap::new(),
+        files: Default::default(),
         command: None,
         resources: Resources::default(),
     };

@@ -23,8 +23,20 @@ pub struct InstanceSpec {
     pub port: Option<u16>,
     /// Config and secret values, over those of the image. Secret values live here: this type has no `Debug`.
     pub env: BTreeMap<String, String>,
+    /// Values that the program finds as files instead.
+    #[serde(default)]
+    pub files: ValueFiles,
     pub command: Option<Vec<String>>,
     pub resources: Resources,
+}
+
+/// Values by the names of their files, which are in memory only. Secret values live here: this type has no `Debug`.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct ValueFiles {
+    /// In [`domain::CONFIGS_DIR`].
+    pub configs: BTreeMap<String, String>,
+    /// In [`domain::SECRETS_DIR`].
+    pub secrets: BTreeMap<String, String>,
 }
 
 /// One row of [`crate::Engine::list`].

@@ -1,10 +1,11 @@
 //! One service: from its record to a decision, and from a decision that is durable to what is done.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use domain::plan::{Action, Desired, Health, Observed, Plan, Process, Verdict};
-use domain::{InstanceId, ServiceId, Stage, Template};
-use engine::{Exit, InstanceSpec, Phase};
+use domain::{Delivery, InstanceId, ServiceId, Stage, Template};
+use engine::{Exit, InstanceSpec, Phase, ValueFiles};
 use store::{Deployment, Effect, InstanceState, ServiceState, Store};
 use tokio::time::Instant;
 
@@ -469,10 +470,11 @@ fn instance_spec(
     let (service, service_name, project) = (state.service.id, state.service.name.clone(), state.service.project);
     async move {
         // Most have no secret, and what is recorded of them is at hand.
-        let env = match deployment.spec.secrets.is_empty() {
-            true => deployment.spec.config,
-            false => store.system().instance_env(deployment.id).await?,
+        let secrets = match deployment.spec.secrets.is_empty() {
+            true => BTreeMap::new(),
+            false => store.system().instance_secrets(deployment.id).await?,
         };
+        let (env, files) = deliver(deployment.spec.delivery, deployment.spec.config, secrets);
         let image_digest = deployment
             .spec
             .digest
@@ -487,8 +489,28 @@ fn instance_spec(
             image_digest,
             port: deployment.spec.port,
             env,
+            files,
             command: deployment.spec.command,
             resources: deployment.spec.resources,
         })
+    }
+}
+
+/// Parts values into environment variables and files. Of a key that is in both, the secret is the one that counts.
+fn deliver(
+    delivery: Delivery,
+    configs: BTreeMap<String, String>,
+    secrets: BTreeMap<String, String>,
+) -> (BTreeMap<String, String>, ValueFiles) {
+    match delivery {
+        Delivery::Env => (configs.into_iter().chain(secrets).collect(), ValueFiles::default()),
+        Delivery::SecretFiles => {
+            let files = ValueFiles {
+                secrets,
+                ..ValueFiles::default()
+            };
+            (configs, files)
+        }
+        Delivery::Files => (BTreeMap::new(), ValueFiles { configs, secrets }),
     }
 }

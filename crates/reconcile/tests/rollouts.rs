@@ -5,8 +5,8 @@ mod common;
 use std::time::Duration;
 
 use common::World;
-use domain::{RolloutOptions, Stage};
-use store::{RollbackRequest, ServicePatch};
+use domain::{ConfigId, Delivery, RolloutOptions, SecretId, Stage};
+use store::{RollbackRequest, SecretString, ServicePatch};
 use testkit::Script;
 use testkit::fake_engine::{Fault, Op};
 
@@ -362,4 +362,45 @@ async fn a_vanished_instance_is_replaced_by_one_that_shows_its_health_anew() {
         .await;
     world.settled(service.id, 2).await;
     assert!(!world.routed(service.id).contains(&lost));
+}
+
+/// Values that arrive as files leave the environment; the way they arrive changes what runs.
+#[tokio::test]
+async fn values_reach_instances_by_the_way_that_was_asked_for() {
+    let world = World::new().await;
+    let told = |e: domain::Error| e.context;
+    let scope = &world.scope;
+    let secret = scope.create_set::<SecretId>("s", None).await.map_err(told).unwrap();
+    let value = SecretString::new("sesame".to_owned());
+    let made = scope.create_secret_item(secret.id, "TOKEN", value).await;
+    made.map_err(told).unwrap();
+    let config = scope.create_set::<ConfigId>("c", None).await.map_err(told).unwrap();
+    let made = scope.create_config_item(config.id, "LEVEL", "info").await;
+    made.map_err(told).unwrap();
+    let (service, first) = world.create("web", "app:1", 1).await;
+    world.succeeded(first.id).await;
+    let ways: [(Delivery, [&[&str]; 3]); 3] = [
+        (Delivery::Env, [&["LEVEL", "TOKEN"], &[], &[]]),
+        (Delivery::SecretFiles, [&["LEVEL"], &[], &["TOKEN"]]),
+        (Delivery::Files, [&[], &["LEVEL"], &["TOKEN"]]),
+    ];
+    for (delivery, [env, configs, secrets]) in ways {
+        let patch = ServicePatch {
+            config: Some(Some(config.id)),
+            secret: Some(Some(secret.id)),
+            delivery: Some(delivery),
+            ..ServicePatch::default()
+        };
+        let deployment = world.patch(service.id, patch).await;
+        world.succeeded(deployment.id).await;
+        world.settled(service.id, 1).await;
+        let live = world.engine.live();
+        let spec = live
+            .iter()
+            .find(|spec| spec.deployment == deployment.id)
+            .expect("it runs");
+        assert!(spec.env.keys().eq(env), "{delivery:?}");
+        assert!(spec.files.configs.keys().eq(configs), "{delivery:?}");
+        assert!(spec.files.secrets.keys().eq(secrets), "{delivery:?}");
+    }
 }

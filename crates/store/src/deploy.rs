@@ -36,6 +36,7 @@ pub(crate) async fn current_spec(tx: &mut Tx, service: &Service, digest: Option<
         instances: service.instances,
         config: config_values(tx, service).await?,
         secrets: secret_versions(tx, service).await?,
+        delivery: service.delivery,
         command: service.command.clone(),
         release: service.release.clone(),
         health: service.health.clone(),
@@ -357,6 +358,7 @@ pub(crate) fn wishes(service: &Service) -> Result<Vec<Value>> {
         service.updated_at_us,
         service.release.as_ref().map(json).transpose()?,
         service.options.preview_host.clone(),
+        json(&service.delivery)?,
     ])
 }
 

@@ -1,7 +1,7 @@
 //! What callers ask for: new rows, changes, pages.
 
 use domain::{
-    AccountId, ApiKeyId, ConfigId, DeploymentId, DomainId, HealthCheck, InstanceId, ProjectId, Resources,
+    AccountId, ApiKeyId, ConfigId, Delivery, DeploymentId, DomainId, HealthCheck, InstanceId, ProjectId, Resources,
     RolloutOptions, SecretId, ServiceId, Stage, Strategy, Template,
 };
 
@@ -37,6 +37,7 @@ pub struct NewService {
     pub instances: u32,
     pub config: Option<ConfigId>,
     pub secret: Option<SecretId>,
+    pub delivery: Delivery,
     pub command: Option<Vec<String>>,
     /// See [`domain::Spec::release`].
     pub release: Option<Vec<String>>,
@@ -64,6 +65,7 @@ impl NewService {
             instances: 1,
             config: None,
             secret: None,
+            delivery: Delivery::default(),
             command: None,
             release: None,
             health,
@@ -77,8 +79,8 @@ impl NewService {
 
 /// A partial change: `None` leaves a field as it is, `Some(None)` empties one that may be empty.
 ///
-/// A patch that really changes the image, port, instances, config, secret, command, health check or resources, or that
-/// asks for a restart, makes exactly one deployment; any other makes none (OPEN-1). One that changes the number of
+/// A patch that really changes the image, port, instances, config, secret, their delivery, command, health check or
+/// resources, or that asks for a restart, makes exactly one deployment; any other makes none (OPEN-1). One that changes the number of
 /// instances or restarts them, and nothing else, keeps the config and secret values of the newest deployment; every other
 /// one takes those of now.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -89,6 +91,7 @@ pub struct ServicePatch {
     pub instances: Option<u32>,
     pub config: Option<Option<ConfigId>>,
     pub secret: Option<Option<SecretId>>,
+    pub delivery: Option<Delivery>,
     pub command: Option<Option<Vec<String>>>,
     pub release: Option<Option<Vec<String>>>,
     pub health: Option<HealthCheck>,

@@ -75,6 +75,7 @@ pub(crate) fn service(row: &Row) -> Result<Service> {
         instances_running: row.number("instances_running")?,
         config: row.parse_or_null("config")?,
         secret: row.parse_or_null("secret")?,
+        delivery: row.json("delivery")?,
         command: row.json_or_null("command")?,
         release: row.json_or_null("release")?,
         health: row.json("health")?,

@@ -106,6 +106,7 @@ fn restore(service: &mut Service, target: &Deployment) {
     service.image = spec.image;
     service.port = spec.port;
     service.instances = spec.instances;
+    service.delivery = spec.delivery;
     service.command = spec.command;
     service.resources = spec.resources;
     service.health = spec.health;

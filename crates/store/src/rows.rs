@@ -4,8 +4,8 @@
 
 use domain::routing::{Receipt, RouteMatch};
 use domain::{
-    AccountId, ApiKeyId, ConfigId, ConfigItemId, DeploymentId, DomainId, HealthCheck, InstanceId, ProjectId, Resources,
-    RolloutOptions, RouteId, SecretId, SecretItemId, ServiceId, Spec, Stage, Strategy, Template,
+    AccountId, ApiKeyId, ConfigId, ConfigItemId, Delivery, DeploymentId, DomainId, HealthCheck, InstanceId, ProjectId,
+    Resources, RolloutOptions, RouteId, SecretId, SecretItemId, ServiceId, Spec, Stage, Strategy, Template,
 };
 use serde::Serialize;
 
@@ -125,6 +125,7 @@ pub struct Service {
     pub instances_running: u32,
     pub config: Option<ConfigId>,
     pub secret: Option<SecretId>,
+    pub delivery: Delivery,
     pub command: Option<Vec<String>>,
     /// Run once in a new image before any instance of it starts.
     pub release: Option<Vec<String>>,

@@ -1,6 +1,8 @@
 //! What the app answers.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ const DOWNLOAD_MAX: u64 = 4 << 30;
 const ID_MAX: usize = 64;
 /// Most ids that are counted.
 const IDS_MAX: usize = 1_000_000;
+/// Most of a file that is shown.
+const FILE_MAX: u64 = 64 << 10;
 
 pub struct App {
     pub settings: Settings,
@@ -81,6 +85,10 @@ impl App {
                 let name = request.parameter("name").unwrap_or_default();
                 Answer::text(200, format!("{}\n", std::env::var(name).unwrap_or_default()))
             }
+            "/file" => match file(&request.parameter("path").unwrap_or_default()) {
+                Ok(text) => Answer::text(200, text),
+                Err(error) => Answer::text(404, format!("{error}\n")),
+            },
             "/fetch" => match fetch::get(&request.parameter("url").unwrap_or_default()) {
                 Ok((status, body)) => Answer::Whole {
                     status,
@@ -118,4 +126,11 @@ impl App {
             body: request.body.clone(),
         }
     }
+}
+
+/// The beginning of a file, as the app sees it.
+fn file(path: &str) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }

@@ -10,8 +10,8 @@
 //!
 //! Hob's own, with the same conventions, and never a change to what the documents state:
 //!
-//! - Services and workers take `health_check`, `strategy`, `options`, `command`, `release`, `resources` and `notes`, all
-//!   optional, and show them with `project`, `active_deployment`, `serving_deployment`, `last_deployment`, `frozen`
+//! - Services and workers take `health_check`, `strategy`, `options`, `command`, `release`, `resources`, `delivery` and
+//!   `notes`, all optional, and show them with `project`, `active_deployment`, `serving_deployment`, `last_deployment`, `frozen`
 //!   and `pending_changes` (edited config and secret keys that wait for a deployment).
 //! - `…/plan/` answers what a creation, a change or a rollback would do, with a hash that `apply_hash` binds it to;
 //!   `/api/deployments/{a}/diff/{b}/`.

@@ -242,6 +242,7 @@ fn spec_of(service: &Service) -> Spec {
         instances: service.instances,
         config: Default::default(),
         secrets: Default::default(),
+        delivery: service.delivery,
         command: service.command.clone(),
         release: service.release.clone(),
         health: service.health.clone(),

@@ -4,8 +4,8 @@ use domain::names::{self, IMAGE_MAX, INSTANCES, SERVICE_NAME_MAX};
 use domain::rollout::STEPS_MAX;
 use domain::spec::CheckKind;
 use domain::{
-    Advance, ConfigId, DeploymentId, Gate, HealthCheck, ProjectId, Resources, Result, RolloutOptions, SecretId,
-    ServiceId, Step, Strategy, steps,
+    Advance, ConfigId, Delivery, DeploymentId, Gate, HealthCheck, ProjectId, Resources, Result, RolloutOptions,
+    SecretId, ServiceId, Step, Strategy, steps,
 };
 use serde::Serialize;
 use store::{NewService, PendingChange, Scope, Service, ServiceKind, ServicePatch};
@@ -46,6 +46,7 @@ pub struct WorkloadView {
     frozen: Option<String>,
     /// Edits of its config and secret that wait for the next deployment.
     pending_changes: Vec<PendingChange>,
+    delivery: Delivery,
 }
 
 impl WorkloadView {
@@ -75,6 +76,7 @@ impl WorkloadView {
             last_deployment: service.last,
             frozen: service.frozen,
             pending_changes,
+            delivery: service.delivery,
         }
     }
 }
@@ -116,6 +118,7 @@ pub async fn read_new(kind: ServiceKind, scope: &Scope, mut fields: Fields) -> R
         instances: sent.instances.unwrap_or(defaults.instances),
         config: sent.config.flatten(),
         secret: sent.secret.flatten(),
+        delivery: sent.delivery.unwrap_or_default(),
         command: sent.command.flatten(),
         release: sent.release.flatten(),
         health: sent.health.unwrap_or(defaults.health),
@@ -141,6 +144,7 @@ pub async fn read_patch(current: &Service, scope: &Scope, mut fields: Fields) ->
         instances: sent.instances,
         config: sent.config,
         secret: sent.secret,
+        delivery: sent.delivery,
         command: sent.command,
         release: sent.release,
         health: sent.health,
@@ -162,6 +166,7 @@ struct Sent {
     instances: Option<u32>,
     config: Option<Option<ConfigId>>,
     secret: Option<Option<SecretId>>,
+    delivery: Option<Delivery>,
     command: Option<Option<Vec<String>>>,
     release: Option<Option<Vec<String>>>,
     health: Option<HealthCheck>,
@@ -196,6 +201,7 @@ impl Sent {
             ),
             config: f.nullable("config", Fields::uuid),
             secret: f.nullable("secret", Fields::uuid),
+            delivery: f.choice("delivery", &DELIVERIES),
             command: f.nullable("command", command),
             release: f.nullable("release", command),
             health: f.nested("health_check", &HEALTH_FIELDS, |f| health_check(f, kind)),
@@ -329,6 +335,12 @@ fn check_path(path: &str) -> Result<(), String> {
         Err("A path starts with / and has no spaces".to_owned())
     }
 }
+
+const DELIVERIES: [(&str, Delivery); 3] = [
+    ("env", Delivery::Env),
+    ("secret_files", Delivery::SecretFiles),
+    ("files", Delivery::Files),
+];
 
 const RESOURCE_FIELDS: [&str; 4] = ["memory_mb", "cpu_millis", "pids", "read_only_root"];
 

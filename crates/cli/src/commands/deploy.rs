@@ -93,6 +93,9 @@ pub struct Deploy {
     /// Set an environment variable; may be repeated
     #[arg(long = "env", value_name = "KEY=VALUE", value_parser = parse_pair)]
     env: Vec<(String, String)>,
+    /// How config and secret values reach the program
+    #[arg(long, value_enum)]
+    delivery: Option<Delivery>,
     /// Check health by GET on this path instead of a TCP connection
     #[arg(long, value_name = "/PATH")]
     health_path: Option<String>,
@@ -115,6 +118,16 @@ pub struct Deploy {
     wait: Wait,
     #[command(flatten)]
     pub common: Common,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Delivery {
+    /// All as environment variables
+    Env,
+    /// Secrets as files in /run/secrets, in memory only
+    SecretFiles,
+    /// Config as files too, in /run/configs
+    Files,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -353,6 +366,12 @@ impl Deploy {
             Strategy::Recreate => json!("recreate"),
         };
         put("strategy", self.strategy.map(strategy));
+        let delivery = |delivery| match delivery {
+            Delivery::Env => json!("env"),
+            Delivery::SecretFiles => json!("secret_files"),
+            Delivery::Files => json!("files"),
+        };
+        put("delivery", self.delivery.map(delivery));
         if !fields.is_empty() {
             fields.extend(self.note.as_ref().map(|note| ("notes".to_owned(), json!(note))));
         }

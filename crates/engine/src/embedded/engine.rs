@@ -358,6 +358,7 @@ impl Inner {
             root,
             command: spec.command.clone(),
             env: spec.env.clone(),
+            files: spec.files.clone(),
             platform_env,
             port: spec.port,
             resources: spec.resources.clone(),

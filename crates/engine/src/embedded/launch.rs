@@ -8,7 +8,10 @@ use domain::Resources;
 use images::ImageConfig;
 use serde::{Deserialize, Serialize};
 
-/// Most bytes of an order: an environment may be large, but `execve` takes no more than a few MiB anyway.
+use crate::ValueFiles;
+
+/// Most bytes of an order: an environment may be large, but `execve` takes no more than a few MiB anyway, and files in
+/// memory should not be larger.
 pub const ORDER_MAX: u64 = 8 << 20;
 
 /// Holds secret values, so it has no `Debug`, and is never written to a file.
@@ -21,6 +24,7 @@ pub struct LaunchOrder {
     pub command: Option<Vec<String>>,
     /// Beats the image's.
     pub env: BTreeMap<String, String>,
+    pub files: ValueFiles,
     /// Beats everything: what Hob itself tells the program.
     pub platform_env: BTreeMap<String, String>,
     pub port: Option<u16>,

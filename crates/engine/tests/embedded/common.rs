@@ -246,6 +246,7 @@ pub fn spec(image: &str) -> InstanceSpec {
         image_digest: image.to_owned(),
         port: Some(8080),
         env: BTreeMap::new(),
+        files: Default::default(),
         command: None,
         resources: Resources::default(),
     }

@@ -97,6 +97,41 @@ async fn output_and_exit_are_kept_until_removal() {
     world.close().await;
 }
 
+/// C4.25: in memory, for the program alone, and gone with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_as_files_are_read_by_the_program_and_by_nobody_else() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let script = "cd /run/secrets; cat TOKEN; echo; ls; env | grep -c planted; \
+                  echo x > TOKEN || echo read-only; grep ' /run/secrets ' /proc/mounts | cut -d' ' -f3; sleep 600";
+    for user in ["", "1000:1000"] {
+        let image = world.image(|request| request.user = user.to_owned()).await;
+        let files = [("TOKEN", "planted secret"), ("EMPTY", "")];
+        let files = files.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let id = world
+            .run_in(&image, script, |spec| spec.files.secrets = files.into())
+            .await;
+        world.said(id, "tmpfs").await;
+        let said = world.lines(id).await;
+        let said: Vec<&str> = said
+            .iter()
+            .map(String::as_str)
+            .filter(|line| !line.starts_with("/bin/sh"))
+            .collect();
+        assert_eq!(said, ["planted secret", "EMPTY", "TOKEN", "0", "read-only", "tmpfs"]);
+        // Outside, in the shim's absence from this mount namespace, there is an empty directory.
+        let seen = std::fs::read_dir(world.home(id).join("values/run/secrets")).expect("a directory");
+        assert_eq!(seen.count(), 0);
+        world.engine.stop(id, Duration::ZERO).await.expect("stopped");
+        world.exited(id).await;
+        world.engine.remove(id).await.expect("removed");
+        assert!(!world.home(id).exists());
+    }
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_follows_the_output_across_rotation_and_the_oldest_is_dropped() {
     if !can_run() {

@@ -258,6 +258,7 @@ async fn engine_only(arguments: &Arguments) -> anyhow::Result<()> {
             image_digest: "sha256:app:1".to_owned(),
             port: Some(8080),
             env: Default::default(),
+            files: Default::default(),
             command: None,
             resources: Default::default(),
         };

@@ -68,6 +68,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/0009_project_environment.sql"),
         include_str!("../../migrations/0009_project_environment.sql"),
     ),
+    (
+        10,
+        "delivery",
+        include_str!("../../migrations/0010_delivery.sql"),
+        include_str!("../../migrations/0010_delivery.sql"),
+    ),
 ];
 
 pub(super) fn migrator(engine: Engine) -> Migrator {

@@ -40,6 +40,7 @@ impl Scope {
             instances_running: 0,
             config: new.config,
             secret: new.secret,
+            delivery: new.delivery,
             command: new.command,
             release: new.release,
             health: new.health,
@@ -295,6 +296,7 @@ fn patched(before: &Service, patch: &ServicePatch) -> Service {
     over(&mut after.instances, &patch.instances);
     over(&mut after.config, &patch.config);
     over(&mut after.secret, &patch.secret);
+    over(&mut after.delivery, &patch.delivery);
     over(&mut after.command, &patch.command);
     over(&mut after.release, &patch.release);
     over(&mut after.health, &patch.health);
@@ -313,6 +315,7 @@ fn deploys(before: &Service, after: &Service) -> bool {
         || before.instances != after.instances
         || before.config != after.config
         || before.secret != after.secret
+        || before.delivery != after.delivery
         || before.command != after.command
         || before.health != after.health
         || before.resources != after.resources

@@ -5,7 +5,7 @@ use super::{alone, chunk, of_admin, of_member, role, statements};
 macro_rules! service {
     () => {
         "s.id, s.project, s.account, s.kind, s.name, s.image, s.port, s.instances, s.instances_running, s.config, \
-         s.secret, s.command, s.release, s.health, s.resources, s.strategy, s.options, s.restart, s.active, \
+         s.secret, s.delivery, s.command, s.release, s.health, s.resources, s.strategy, s.options, s.restart, s.active, \
          s.serving, s.last, s.last_stage, s.deleting, s.frozen, s.version_counter, s.revision, s.created_at_us, \
          s.updated_at_us"
     };
@@ -98,17 +98,17 @@ statements! {
     /// A host leads to one place: a domain is one, and so is another service's preview.
     PREVIEW_TAKEN = "select 1 as taken from domain where hostname = $1 union all
         select 1 from service where preview_host = $1 and id <> $2 and not deleting";
-    /// The first sixteen are those of [`SERVICE_WANT`].
+    /// The first seventeen are those of [`SERVICE_WANT`].
     SERVICE_INSERT = "insert into service
         (id, name, image, port, instances, config, secret, command, health, resources, strategy, options, restart,
-            created_at_us, updated_at_us, release, preview_host, project, account, kind, revision, instances_running,
-            deleting, version_counter)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15, $16, $17, $18, $19, $20, 0,
+            created_at_us, updated_at_us, release, preview_host, delivery, project, account, kind, revision,
+            instances_running, deleting, version_counter)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15, $16, $17, $18, $19, $20, $21, 0,
             false, 0)";
     /// What the owner wants.
     SERVICE_WANT = "update service set name = $2, image = $3, port = $4, instances = $5, config = $6, secret = $7,
             command = $8, health = $9, resources = $10, strategy = $11, options = $12, restart = $13,
-            updated_at_us = $14, release = $15, preview_host = $16
+            updated_at_us = $14, release = $15, preview_host = $16, delivery = $17
         where id = $1";
     /// Where it stands.
     SERVICE_STAND = "update service set instances_running = $2, active = $3, serving = $4, last = $5, last_stage = $6,

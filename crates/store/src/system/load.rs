@@ -59,23 +59,21 @@ impl System {
         row.as_ref().map(crate::read::deployment).transpose()
     }
 
-    /// Config and secret values of a deployment, for the environment of its instances. Never log it.
+    /// Secret values of a deployment, for its instances. Never log them.
     ///
     /// # Errors
     /// `NotFound` for a pruned deployment; `Internal` where a recorded secret cannot be read any more.
-    pub async fn instance_env(&self, deployment: DeploymentId) -> Result<BTreeMap<String, String>> {
+    pub async fn instance_secrets(&self, deployment: DeploymentId) -> Result<BTreeMap<String, String>> {
         let mut tx = self.read().await?;
         let spec = deploy::row(&mut tx, deployment).await?.spec;
         let secrets = self.store.values_of(&mut tx, deployment).await?;
         tx.end().await?;
-        if let Some(lost) = spec.secrets.keys().find(|key| !secrets.contains_key(*key)) {
-            return Err(Error::internal(format!(
+        match spec.secrets.keys().find(|key| !secrets.contains_key(*key)) {
+            Some(lost) => Err(Error::internal(format!(
                 "the value of secret key {lost} of deployment {deployment} is lost"
-            )));
+            ))),
+            None => Ok(secrets),
         }
-        let mut env = spec.config;
-        env.extend(secrets);
-        Ok(env)
     }
 
     /// Manifest digests that kept deployments run or may be rolled back to.

@@ -89,7 +89,7 @@ both! {
         let again = me.patch_service(service.id, again).await.unwrap().1.unwrap();
         for kept in [&more, &again] {
             assert_eq!(kept.spec.config["LEVEL"], "info");
-            assert_eq!(world.system().instance_env(kept.id).await.unwrap()["TOKEN"], "one");
+            assert_eq!(world.system().instance_secrets(kept.id).await.unwrap()["TOKEN"], "one");
         }
         assert_eq!(pending(&me, &service).await, ["Config LEVEL Changed", "Secret TOKEN Changed"]);
 
@@ -98,7 +98,7 @@ both! {
         let newer = me.patch_service(service.id, image("app:v2")).await.unwrap().1.unwrap();
         for now in [asked, newer] {
             assert_eq!(now.spec.config["LEVEL"], "debug");
-            assert_eq!(world.system().instance_env(now.id).await.unwrap()["TOKEN"], "two");
+            assert_eq!(world.system().instance_secrets(now.id).await.unwrap()["TOKEN"], "two");
         }
     }
 

@@ -119,7 +119,6 @@ both! {
         assert_eq!(after.config, None);
         assert!(after.revision > service.revision);
         assert_eq!(me.deployment(first.id).await.unwrap().spec, first.spec);
-        assert_eq!(world.system().instance_env(first.id).await.unwrap().len(), 2);
     }
 
     async fn keys_open_the_door_until_revoked_or_expired(world: World) {

@@ -1,6 +1,6 @@
 //! Sealed values: what a deployment keeps, what the log remembers, what a thief of the database gets.
 
-use domain::{DeploymentId, Stage};
+use domain::{Delivery, DeploymentId, Stage};
 use sqlx::AssertSqlSafe;
 
 use super::bed::{image, web};
@@ -13,7 +13,7 @@ fn value(text: &str) -> SecretString {
 }
 
 async fn env(world: &super::World, deployment: DeploymentId) -> String {
-    let env = world.system().instance_env(deployment).await.unwrap();
+    let env = world.system().instance_secrets(deployment).await.unwrap();
     env.into_iter().map(|(key, value)| format!("{key}={value} ")).collect()
 }
 
@@ -53,6 +53,25 @@ both! {
         me.delete_set(secret.id).await.unwrap();
         assert_eq!(me.service(service.id).await.unwrap().secret, None);
         assert_eq!(env(&world, second.id).await, "TOKEN=two ", "kept while a kept deployment needs it");
+    }
+
+    async fn how_secrets_arrive_is_part_of_what_runs(world: World) {
+        let me = world.tenant("me").await;
+        let secret = me.create_secret("s", None).await.unwrap();
+        me.create_secret_item(secret.id, "TOKEN", value("one")).await.unwrap();
+        let (service, first) = me.create_service(NewService { secret: Some(secret.id), ..web("web") }).await.unwrap();
+        assert_eq!((service.delivery, first.spec.delivery), (Delivery::Env, Delivery::Env));
+        world.finish(&first, Stage::Succeeded).await;
+        let patch = ServicePatch { delivery: Some(Delivery::SecretFiles), ..Default::default() };
+        let (service, second) = me.patch_service(service.id, patch.clone()).await.unwrap();
+        let second = second.unwrap();
+        assert_eq!((service.delivery, second.spec.delivery), (Delivery::SecretFiles, Delivery::SecretFiles));
+        assert_ne!(first.template, second.template);
+        assert_eq!(me.patch_service(service.id, patch).await.unwrap().1, None);
+        world.finish(&second, Stage::Succeeded).await;
+        assert_eq!(world.system().instance_secrets(second.id).await.unwrap()["TOKEN"], "one");
+        me.rollback(first.id, RollbackRequest::default()).await.unwrap();
+        assert_eq!(me.service(service.id).await.unwrap().delivery, Delivery::Env);
     }
 
     async fn values_go_with_the_last_deployment_that_needs_them(world: World) {

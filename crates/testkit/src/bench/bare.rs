@@ -87,6 +87,7 @@ impl Ground {
             image_digest: self.image.clone(),
             port: None,
             env: BTreeMap::new(),
+            files: Default::default(),
             command: None,
             resources: Resources::default(),
         }

@@ -17,6 +17,7 @@ fn spec(n: u128, image: &str) -> InstanceSpec {
         image_digest: image.to_owned(),
         port: Some(80),
         env: BTreeMap::new(),
+        files: Default::default(),
         command: None,
         resources: domain::Resources::default(),
     }

@@ -185,6 +185,7 @@ fn workload(has_port: bool) -> Value {
         ("last_deployment", or_null(uuid())),
         ("frozen", or_null(text())),
         ("pending_changes", list_of(pending_change())),
+        ("delivery", words(&["env", "secret_files", "files"])),
     ]);
     object(fields)
 }
@@ -223,6 +224,7 @@ fn workload_fields(has_port: bool, is_new: bool) -> Vec<(&'static str, Value)> {
             or_null(json!({ "type": "array", "items": text(), "minItems": 1 })),
         ),
         ("health_check", or_null(health_check(has_port))),
+        ("delivery", words(&["env", "secret_files", "files"])),
         ("strategy", strategy()),
         ("options", or_null(options())),
         ("resources", or_null(resources())),

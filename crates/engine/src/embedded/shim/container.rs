@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use super::groups::Groups;
 use super::output::Output;
 use super::program::Program;
-use super::{StartError, bundle, network, profile, root, user};
+use super::{StartError, bundle, files, network, profile, root, user};
 use crate::Stream;
 use crate::embedded::cgroup;
 use crate::embedded::home::{Home, private_dir};
@@ -109,6 +109,7 @@ fn outfit(home: &Home, order: &LaunchOrder) -> Result<Outfit, StartError> {
     let root = root::prepare(home, order)?;
     root::write_etc(home, order)?;
     let user = user::resolve_in(std::os::fd::AsFd::as_fd(&root), &order.image.user)?;
+    files::mount_all(home, &order.files, &user)?;
     Ok(Outfit {
         working_dir: working_dir(order, &root)?,
         env: bundle::environment(order, &user),

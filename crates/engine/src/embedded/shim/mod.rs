@@ -21,6 +21,7 @@
 
 mod bundle;
 mod container;
+mod files;
 mod groups;
 mod network;
 mod output;

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::groups;
 use super::user::User;
+use super::{files, groups};
 use crate::DEFAULT_MEMORY_MB;
 use crate::embedded::cgroup;
 use crate::embedded::home::Home;
@@ -162,6 +162,7 @@ fn mounts(home: &Home, order: &LaunchOrder, groups_by_library: bool) -> Value {
                             "options": ["bind", "nosuid", "nodev", "noexec", "private"] }),
         );
     }
+    mounts.extend(files::binds(home, &order.files));
     mounts.into()
 }
 
