@@ -191,3 +191,26 @@ async fn every_allowed_field_orders_both_ways() {
         }
     }
 }
+
+/// I.9: a filter for one row leaves the others in force.
+#[tokio::test]
+async fn a_row_that_is_found_by_name_is_still_one_of_the_project_that_was_asked_for() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let shop = alice.make("/api/projects/", json!({"name": "shop"})).await;
+    let other = alice.make("/api/projects/", json!({"name": "other"})).await;
+    alice
+        .make("/api/domains/", json!({"hostname": "a.example.com", "project": shop}))
+        .await;
+    for (path, found_in) in [
+        ("/api/domains/?hostname=a.example.com", &shop),
+        ("/api/projects/?name=shop", &shop),
+    ] {
+        for project in [&shop, &other] {
+            let list = alice.get(&format!("{path}&project={project}")).await.expect(200);
+            assert_eq!(list["count"], u64::from(project == found_in), "{path}");
+        }
+        alice.get(&format!("{path}&project=none")).await.expect(400);
+        assert_eq!(alice.get(&format!("{path}%00")).await.expect(200)["count"], 0, "{path}");
+    }
+}

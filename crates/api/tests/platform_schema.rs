@@ -92,6 +92,116 @@ async fn answers_have_the_documented_fields() {
     }
 }
 
+/// The whole document, a line for each operation and shape, as it was last looked at. After a change that is meant:
+/// `HOB_ACCEPT=1 cargo test -p api the_document`, and the lines that differ are part of the change.
+#[test]
+fn the_document_is_the_one_that_was_reviewed() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openapi.txt");
+    let document = api::platform::schema::document(PUBLIC_URL, "0");
+    let mut lines = Vec::new();
+    flatten(&document, String::new(), &mut lines);
+    if std::env::var_os("HOB_ACCEPT").is_some() {
+        std::fs::write(&path, lines.join("\n") + "\n").expect("the snapshot is written");
+    }
+    let reviewed = std::fs::read_to_string(&path).expect("the snapshot is there");
+    let reviewed: BTreeSet<&str> = reviewed.lines().collect();
+    let now: BTreeSet<&str> = lines.iter().map(String::as_str).collect();
+    let (new, gone) = (now.difference(&reviewed), reviewed.difference(&now));
+    assert!(
+        now == reviewed,
+        "new: {:#?}\ngone: {:#?}",
+        new.collect::<Vec<_>>(),
+        gone.collect::<Vec<_>>()
+    );
+}
+
+/// One line for each thing that is two or three names deep.
+fn flatten(value: &Value, name: String, lines: &mut Vec<String>) {
+    let deep = name.matches(' ').count();
+    match value {
+        Value::Object(map) if deep < 3 => {
+            for (key, value) in map {
+                flatten(value, format!("{name}{key} "), lines);
+            }
+        }
+        _ => lines.push(format!("{name}{value}")),
+    }
+}
+
+/// S2.32 to S2.35: what narrows a list is in the document, with the fields that order it.
+#[test]
+fn every_query_parameter_that_is_read_is_in_the_document() {
+    let document = api::platform::schema::document(PUBLIC_URL, "0");
+    let asked = |path: &str| -> BTreeSet<String> {
+        let parameters = document["paths"][path]["get"]["parameters"]
+            .as_array()
+            .expect("parameters")
+            .iter();
+        let query = parameters.filter(|parameter| parameter["in"] == "query");
+        query
+            .map(|parameter| parameter["name"].as_str().expect("a name").to_owned())
+            .collect()
+    };
+    for (path, own) in [
+        ("/api/services/", &["name"][..]),
+        ("/api/workers/", &["name"]),
+        ("/api/services/{id}/deployments/", &["detail", "version"]),
+        ("/api/deployments/", &["detail", "service"]),
+        ("/api/routes/", &["service"]),
+        ("/api/domains/", &["hostname"]),
+        ("/api/configs/", &["name"]),
+        ("/api/configs/{id}/items/", &[]),
+        ("/api/secrets/", &["name"]),
+        ("/api/secrets/{id}/items/", &["keys"]),
+        ("/api/projects/", &["name"]),
+        ("/api/projects/{id}/members/", &[]),
+        ("/api/api-keys/", &[]),
+    ] {
+        let all = ["ordering", "page", "page_size", "project"].iter().chain(own);
+        assert_eq!(asked(path), all.map(|name| (*name).to_owned()).collect(), "{path}");
+    }
+    let ordering = &document["paths"]["/api/services/"]["get"]["parameters"][2]["schema"]["description"];
+    assert!(
+        ordering
+            .as_str()
+            .is_some_and(|text| text.contains("name, created_at, updated_at, status")),
+        "{ordering}"
+    );
+
+    // What the sources read from a query is somewhere in the document.
+    let documented: BTreeSet<String> = document["paths"]
+        .as_object()
+        .expect("paths")
+        .values()
+        .flat_map(|methods| methods.as_object().expect("methods").values())
+        .flat_map(|operation| operation["parameters"].as_array().into_iter().flatten())
+        .filter(|parameter| parameter["in"] == "query")
+        .map(|parameter| parameter["name"].as_str().expect("a name").to_owned())
+        .collect();
+    let mut read = BTreeSet::new();
+    let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/platform");
+    for file in std::fs::read_dir(sources)
+        .expect("sources")
+        .flatten()
+        .filter(|file| file.path().is_file())
+    {
+        let text = std::fs::read_to_string(file.path()).expect("a source");
+        for reader in [
+            "params.get(\"",
+            "params.flag(\"",
+            "params.uuid(\"",
+            "params.number(\"",
+            "self.get(\"",
+            "self.uuid(\"",
+        ] {
+            let names = text.split(reader).skip(1).filter_map(|rest| rest.split('"').next());
+            read.extend(names.map(str::to_owned));
+        }
+    }
+    assert!(read.len() > 10, "{read:?}");
+    assert_eq!(read.difference(&documented).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
 /// Nothing in the document points at nothing.
 #[test]
 fn every_reference_of_the_document_leads_somewhere() {

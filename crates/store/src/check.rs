@@ -27,6 +27,15 @@ const REQUIRED: &str = "This field is required";
 const BLANK: &str = "This field may not be blank.";
 const NUL: &str = "Null characters are not allowed.";
 
+/// # Errors
+/// `NotFound` for what no row can hold: PostgreSQL does not even take it as an argument.
+pub(crate) fn findable(name: &str) -> Result<()> {
+    match name.contains('\0') {
+        true => Err(Error::not_found("a name with a null character")),
+        false => Ok(()),
+    }
+}
+
 /// A name of a project, config, secret or API key: text for people, 1 to [`NAME_MAX`] characters.
 pub(crate) fn title(problems: &mut Problems, field: &str, name: &str) {
     if name.trim().is_empty() {

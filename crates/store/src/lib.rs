@@ -39,7 +39,7 @@ use tokio::sync::watch;
 
 pub use audit::{Act, AuditLine, Bucket, From, Outcome, Tampering};
 pub use input::*;
-pub use list::{INVALID_PAGE, is_invalid_page};
+pub use list::{COUNTED_OFF_MAX, INVALID_PAGE, Ordered, is_invalid_page, orderings};
 pub use rows::*;
 pub use scope::{Bound, Foreseen, Intent, Scope, SetId, Which};
 pub use seal::{RootKey, SecretString};

@@ -1,5 +1,10 @@
 //! Pages of lists. The one place that knows how a page number becomes rows: of a long list by its positions in time
 //! ([`crate::position`]), of a short one by counting off.
+//!
+//! # Guarantees
+//! No page costs more than counting off [`COUNTED_OFF_MAX`] rows, whatever the list's length and the page's number: a
+//! longer list is ordered by time, where positions lead to every page, or not at all. Items of one parent have limits
+//! of their own, below that.
 
 use domain::error::Kind;
 use domain::{Error, Result};
@@ -16,6 +21,9 @@ pub const INVALID_PAGE: &str = "Invalid page.";
 /// Fields that one ordering may name; more are ignored.
 const ORDER_FIELDS_MAX: usize = 3;
 
+/// Longest list that is sorted and counted off. Longer ones, which are ordered by time alone, have positions.
+pub const COUNTED_OFF_MAX: u64 = 10_000;
+
 /// Whether a list was asked for a page that it does not have.
 pub fn is_invalid_page(error: &Error) -> bool {
     error.kind == Kind::NotFound && error.context.ends_with(INVALID_PAGE)
@@ -28,8 +36,8 @@ pub(crate) struct List {
     pub(crate) of_member: &'static str,
     pub(crate) of_admin: &'static str,
     pub(crate) order: Order,
-    /// The column of the rows' time, where [`crate::db::Tx::place`] keeps the list's positions.
-    pub(crate) placed_by: Option<&'static str>,
+    /// The column of the rows' time, by which [`crate::db::Tx::place`] keeps the list's positions.
+    pub(crate) placed_by: &'static str,
 }
 
 /// A list of things that belong to one parent, which the caller was allowed to see. Its statement takes `$1` the
@@ -143,6 +151,7 @@ impl List {
             }
         };
         let place = Place::of(query, count)?;
+        self.refuse_long(query, count)?;
         let base = if who.admin { self.of_admin } else { self.of_member };
         let order = self.order.clause(&query.ordering);
         let window = match kind {
@@ -168,6 +177,25 @@ impl List {
         place.read(tx, text, values, read).await
     }
 
+    /// The direction of a list that is ordered by time.
+    fn by_time(&self, query: &ListQuery) -> Option<Direction> {
+        let terms = self.order.terms(&query.ordering);
+        let (first, direction) = terms.first()?;
+        (*first == self.placed_by).then_some(*direction)
+    }
+
+    fn refuse_long(&self, query: &ListQuery, count: u64) -> Result<()> {
+        if count <= COUNTED_OFF_MAX || self.by_time(query).is_some() {
+            return Ok(());
+        }
+        let time = self.order.fields.iter().find(|(_, column)| *column == self.placed_by);
+        let time = time.map_or("", |(name, _)| *name);
+        let text = format!(
+            "A list of more than {COUNTED_OFF_MAX} rows can be ordered by {time} only; ask for one project's rows."
+        );
+        Err(Error::invalid("ordering", text))
+    }
+
     /// The span of time that holds the page, and the column that it is about; `None` where rows are counted off.
     async fn window(
         &self,
@@ -177,12 +205,8 @@ impl List {
         (project, kind): (&str, &str),
         place: &Place,
     ) -> Result<Option<(&'static str, Window)>> {
-        let Some(column) = self.placed_by.filter(|_| place.count >= position::WALKED_FROM) else {
+        let Some(direction) = self.by_time(query).filter(|_| place.count >= position::WALKED_FROM) else {
             return Ok(None);
-        };
-        let direction = match self.order.terms(&query.ordering).first() {
-            Some((first, direction)) if *first == column => *direction,
-            _ => return Ok(None),
         };
         let rows = position::Rows {
             who,
@@ -192,7 +216,7 @@ impl List {
         };
         let left = i64::try_from(place.count).unwrap_or(i64::MAX) - place.offset;
         let window = position::window(tx, &rows, place.offset, place.limit.min(left)).await?;
-        Ok(window.map(|window| (column, window)))
+        Ok(window.map(|window| (self.placed_by, window)))
     }
 }
 
@@ -292,7 +316,7 @@ const fn sets(sql: sql::Sets) -> List {
             default: NEWEST,
             id: "x.id",
         },
-        placed_by: None,
+        placed_by: "x.created_at_us",
     }
 }
 
@@ -316,7 +340,7 @@ list!(
         ),
     ],
     NEWEST,
-    Some("s.created_at_us")
+    "s.created_at_us"
 );
 list!(
     DEPLOYMENTS,
@@ -328,7 +352,7 @@ list!(
         ("deployed_at", Direction::Descending),
         ("version_number", Direction::Descending)
     ],
-    Some("d.created_at_us")
+    "d.created_at_us"
 );
 list!(
     ROUTES,
@@ -337,7 +361,7 @@ list!(
     "r.id",
     &[("path", "r.path"), ("created_at", "r.created_at_us")],
     NEWEST,
-    None
+    "r.created_at_us"
 );
 list!(
     DOMAINS,
@@ -346,7 +370,7 @@ list!(
     "o.id",
     &[("hostname", "o.hostname"), ("created_at", "o.created_at_us")],
     NEWEST,
-    None
+    "o.created_at_us"
 );
 pub(crate) static CONFIGS: List = sets(sql::CONFIG_SETS);
 pub(crate) static SECRETS: List = sets(sql::SECRET_SETS);
@@ -357,7 +381,7 @@ list!(
     "p.id",
     &[("name", "p.name"), ("created_at", "p.created_at_us")],
     NEWEST,
-    None
+    "p.created_at_us"
 );
 
 const ITEM_FIELDS: &[(&str, &str)] = &[("key", "i.key"), ("created_at", "i.created_at_us")];
@@ -395,6 +419,38 @@ pub(crate) static API_KEYS: Items = Items {
     },
 };
 
+/// Lists by what they can be ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ordered {
+    /// And workers.
+    Services,
+    Deployments,
+    Routes,
+    Domains,
+    /// Configs and secrets.
+    Sets,
+    Items,
+    Projects,
+    Members,
+    ApiKeys,
+}
+
+/// The fields that a list can be ordered by, as the platform calls them.
+pub fn orderings(of: Ordered) -> Vec<&'static str> {
+    let order = match of {
+        Ordered::Services => &SERVICES.order,
+        Ordered::Deployments => &DEPLOYMENTS.order,
+        Ordered::Routes => &ROUTES.order,
+        Ordered::Domains => &DOMAINS.order,
+        Ordered::Sets => &CONFIGS.order,
+        Ordered::Items => &CONFIG_ITEMS.order,
+        Ordered::Projects => &PROJECTS.order,
+        Ordered::Members => &MEMBERS.order,
+        Ordered::ApiKeys => &API_KEYS.order,
+    };
+    order.fields.iter().map(|(name, _)| *name).collect()
+}
+
 /// Each list's statements with each ordering that it knows, for the test that prepares everything.
 #[cfg(test)]
 pub(crate) fn all() -> Vec<String> {
@@ -421,9 +477,7 @@ pub(crate) fn all() -> Vec<String> {
     ] {
         for base in [list.of_member, list.of_admin] {
             add(base, &list.order, COUNTED_OFF);
-            if let Some(column) = list.placed_by {
-                add(&format!("{base}{}", within(column)), &list.order, IN_WINDOW);
-            }
+            add(&format!("{base}{}", within(list.placed_by)), &list.order, IN_WINDOW);
         }
     }
     for items in [&CONFIG_ITEMS, &SECRET_ITEMS, &MEMBERS, &API_KEYS] {

@@ -54,6 +54,11 @@ impl Tx {
     /// Adds `n` (1 or -1) rows of that time to a list of a project: to its length and to its positions.
     pub(crate) async fn place(&mut self, project: domain::ProjectId, kind: &str, at_us: i64, n: i64) -> Result<()> {
         self.count(project, kind, n).await?;
+        self.position(project, kind, at_us, n).await
+    }
+
+    /// Likewise, for what is counted elsewhere.
+    pub(crate) async fn position(&mut self, project: domain::ProjectId, kind: &str, at_us: i64, n: i64) -> Result<()> {
         let [wide, middle, narrow] = LEVELS.map(|level| at_us >> level);
         self.run(sql::POSITION_ADD, args![project, kind, n, wide, middle, narrow])
             .await?;

@@ -40,11 +40,13 @@ impl From<Domain> for DomainView {
 
 /// `?hostname=` finds the one with that name.
 pub async fn list(State(api): State<ApiState>, caller: Caller, params: Params) -> Reply<Json<Envelope<DomainView>>> {
+    let query = params.list_query()?;
     if let Some(hostname) = params.get("hostname") {
-        let found = caller.scope.domain_by_hostname(&hostname.to_ascii_lowercase()).await;
-        return Ok(Json(Envelope::of_one(or_none(found)?.map(DomainView::from))));
+        let found = or_none(caller.scope.domain_by_hostname(hostname).await)?;
+        let found = found.filter(|domain| query.project.is_none_or(|project| project == domain.project));
+        return Ok(Json(Envelope::of_one(found.map(DomainView::from))));
     }
-    let mut page = caller.scope.list_domains(&params.list_query()?).await?;
+    let mut page = caller.scope.list_domains(&query).await?;
     let rows = std::mem::take(&mut page.rows);
     let views = rows.into_iter().map(DomainView::from).collect();
     Ok(Json(Envelope::new(&api, &params, &page, views)))

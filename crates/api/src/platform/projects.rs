@@ -43,11 +43,13 @@ impl From<Project> for ProjectView {
 
 /// `?name=` finds the one with that name.
 pub async fn list(State(api): State<ApiState>, caller: Caller, params: Params) -> Reply<Json<Envelope<ProjectView>>> {
+    let query = params.list_query()?;
     if let Some(name) = params.get("name") {
         let found = or_none(caller.scope.project_by_name(name).await)?;
+        let found = found.filter(|project| query.project.is_none_or(|id| id == project.id));
         return Ok(Json(Envelope::of_one(found.map(ProjectView::from))));
     }
-    let mut page = caller.scope.list_projects(&params.list_query()?).await?;
+    let mut page = caller.scope.list_projects(&query).await?;
     let rows = std::mem::take(&mut page.rows);
     let views = rows.into_iter().map(ProjectView::from).collect();
     Ok(Json(Envelope::new(&api, &params, &page, views)))

@@ -116,12 +116,12 @@ pub async fn list_deployments(
 ) -> Reply<Json<Envelope<DeploymentView>>> {
     find(&caller.scope, kind, id).await?;
     let detail = deployments::wants_detail(&params);
+    let mut query = params.list_query()?;
     if params.get("version").is_some() {
         let version = params.number("version", 0, i64::MAX as u64)?.cast_signed();
         let found = or_none(caller.scope.deployment_by_version(id, version).await)?;
         return Ok(Json(Envelope::of_one(found.map(|d| DeploymentView::new(d, detail)))));
     }
-    let mut query = params.list_query()?;
     query.service = Some(id);
     deployments::page(&api, &caller.scope, &params, &query).await
 }

@@ -74,6 +74,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/0010_delivery.sql"),
         include_str!("../../migrations/0010_delivery.sql"),
     ),
+    (
+        11,
+        "positions of all lists",
+        include_str!("../../migrations/0011_positions_of_all.sql"),
+        include_str!("../../migrations/0011_positions_of_all.sql"),
+    ),
 ];
 
 pub(super) fn migrator(engine: Engine) -> Migrator {

@@ -10,6 +10,9 @@ use crate::ledger::count;
 use crate::rows::ApiKey;
 use crate::{API_KEYS_MAX, SecretString, check, list, read, sql, token};
 
+/// Keys of one account that are shown, revoked and expired ones among them.
+const API_KEYS_KEPT_MAX: u64 = 1000;
+
 impl Scope {
     /// A new key of the caller's account. The key itself is answered here and never again (G.1).
     pub async fn create_api_key(&self, name: &str, expires_at_us: Option<i64>) -> Result<(ApiKey, SecretString)> {
@@ -97,5 +100,17 @@ pub(crate) async fn create(
     tx.run(sql::API_KEY_INSERT, values).await?;
     tx.about(record.id);
     tx.count(account, count::API_KEYS, 1).await?;
+    forget_oldest(tx, account).await?;
     Ok((record, key))
+}
+
+/// Keeps the list of an account's keys short: one beyond [`API_KEYS_KEPT_MAX`] makes the oldest that is of no use go.
+async fn forget_oldest(tx: &mut Tx, account: AccountId) -> Result<()> {
+    if list::counter(tx, &account.to_string(), count::API_KEYS).await? <= API_KEYS_KEPT_MAX {
+        return Ok(());
+    }
+    let now_us = tx.now_us();
+    let gone = tx.run(sql::API_KEY_FORGET, args![account, now_us]).await?;
+    tx.count(account, count::API_KEYS, -i64::try_from(gone).unwrap_or_default())
+        .await
 }

@@ -35,7 +35,8 @@ impl Scope {
         ];
         tx.run(sql::DOMAIN_INSERT, values).await?;
         tx.about(domain.id);
-        tx.count(domain.project, count::DOMAINS, 1).await?;
+        tx.place(domain.project, count::DOMAINS, domain.created_at_us, 1)
+            .await?;
         tx.commit().await?;
         Ok(domain)
     }
@@ -47,6 +48,7 @@ impl Scope {
     }
 
     pub async fn domain_by_hostname(&self, hostname: &str) -> Result<Domain> {
+        check::findable(hostname)?;
         let mut tx = self.read().await?;
         let row = tx
             .first(
@@ -97,7 +99,8 @@ impl Scope {
             routes::remove(&mut tx, &route).await?;
         }
         tx.run(sql::DOMAIN_DELETE, args![id]).await?;
-        tx.count(domain.project, count::DOMAINS, -1).await?;
+        tx.place(domain.project, count::DOMAINS, domain.created_at_us, -1)
+            .await?;
         tx.commit().await
     }
 }

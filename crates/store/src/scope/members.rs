@@ -85,6 +85,12 @@ impl Scope {
 /// Also used for a project's first owner.
 pub(super) async fn insert(tx: &mut Tx, project: ProjectId, account: AccountId, role: Role) -> Result<()> {
     let values = args![account, project, role.as_str(), tx.now_us()];
+    if list::counter(tx, &account.to_string(), count::MEMBERSHIPS).await? >= list::COUNTED_OFF_MAX {
+        return Err(Error::refused(format!(
+            "Maximum of {} projects of one account reached",
+            list::COUNTED_OFF_MAX
+        )));
+    }
     tx.run(sql::MEMBER_INSERT, values).await?;
     tx.count(project, count::MEMBERS, 1).await?;
     tx.count(account, count::MEMBERSHIPS, 1).await

@@ -42,6 +42,7 @@ impl Scope {
 
     /// By name, the caller's own first.
     pub async fn project_by_name(&self, name: &str) -> Result<Project> {
+        check::findable(name)?;
         let mut tx = self.read().await?;
         let row = tx.first(sql::PROJECT_BY_NAME, self.bound(args![name])).await?;
         let row = row.ok_or_else(|| Error::not_found(format!("project {name:?}")))?;
@@ -86,7 +87,8 @@ impl Scope {
     pub async fn delete_project(&self, id: ProjectId) -> Result<()> {
         let mut tx = self.write().await?;
         let row = self.project_row(&mut tx, id).await?;
-        if read::project(&row)?.is_default {
+        let project = read::project(&row)?;
+        if project.is_default {
             return Err(Error::refused("Cannot delete the default project"));
         }
         if tx.one(sql::PROJECT_USED, args![id]).await?.bool("used")? {
@@ -96,6 +98,7 @@ impl Scope {
             tx.count(member.parse::<AccountId>("account")?, count::MEMBERSHIPS, -1)
                 .await?;
         }
+        tx.position(id, count::PROJECTS, project.created_at_us, -1).await?;
         tx.count(read::owner(&row)?, count::PROJECTS, -1).await?;
         tx.run(sql::PROJECT_DELETE, args![id]).await?;
         tx.run(sql::COUNTERS_DROP, args![id]).await?;
@@ -124,6 +127,8 @@ pub(crate) async fn insert(store: &Store, tx: &mut Tx, project: &Project, owner:
     tx.run(sql::PROJECT_INSERT, values).await?;
     tx.about(project.id);
     members::insert(tx, project.id, owner, Role::Owner).await?;
+    tx.position(project.id, count::PROJECTS, project.created_at_us, 1)
+        .await?;
     tx.count(owner, count::PROJECTS, 1).await
 }
 

@@ -11,6 +11,9 @@ use crate::list::{self, Count};
 use crate::rows::{Domain, Route, ServiceKind};
 use crate::{check, read, sql};
 
+/// Routes to one service.
+const ROUTES_MAX: u64 = 1000;
+
 impl Scope {
     /// Leads a domain and a path to a service of the same owner.
     pub async fn create_route(&self, new: NewRoute) -> Result<Route> {
@@ -43,7 +46,7 @@ impl Scope {
         ];
         tx.run(sql::ROUTE_INSERT, values).await?;
         tx.about(route.id);
-        counted(&mut tx, route.project, route.service, 1).await?;
+        counted(&mut tx, route.project, route.service, now_us, 1).await?;
         touch(&mut tx, route.service).await?;
         tx.commit().await?;
         Ok(route)
@@ -103,8 +106,8 @@ impl Scope {
             after.updated_at_us,
         ];
         tx.run(sql::ROUTE_UPDATE, values).await?;
-        counted(&mut tx, before.project, before.service, -1).await?;
-        counted(&mut tx, after.project, after.service, 1).await?;
+        counted(&mut tx, before.project, before.service, before.created_at_us, -1).await?;
+        counted(&mut tx, after.project, after.service, before.created_at_us, 1).await?;
         touch(&mut tx, before.service).await?;
         touch(&mut tx, after.service).await?;
         tx.commit().await?;
@@ -156,8 +159,14 @@ struct Target {
     owner: domain::AccountId,
 }
 
-async fn counted(tx: &mut Tx, project: ProjectId, service: ServiceId, n: i64) -> Result<()> {
-    tx.count(project, count::ROUTES, n).await?;
+/// One route more or less. Refuses one beyond [`ROUTES_MAX`].
+async fn counted(tx: &mut Tx, project: ProjectId, service: ServiceId, created_at_us: i64, n: i64) -> Result<()> {
+    if n > 0 && list::counter(tx, &service.to_string(), count::SERVICE_ROUTES).await? >= ROUTES_MAX {
+        return Err(Error::refused(format!(
+            "Maximum of {ROUTES_MAX} routes to one service reached"
+        )));
+    }
+    tx.place(project, count::ROUTES, created_at_us, n).await?;
     tx.count(service, count::SERVICE_ROUTES, n).await
 }
 
@@ -171,6 +180,6 @@ pub(super) async fn touch(tx: &mut Tx, service: ServiceId) -> Result<()> {
 pub(super) async fn remove(tx: &mut Tx, row: &Row) -> Result<()> {
     let service: ServiceId = row.parse("service")?;
     tx.run(sql::ROUTE_DELETE, args![row.parse::<RouteId>("id")?]).await?;
-    counted(tx, row.parse("project")?, service, -1).await?;
+    counted(tx, row.parse("project")?, service, row.int("created_at_us")?, -1).await?;
     touch(tx, service).await
 }

@@ -76,6 +76,7 @@ impl Scope {
 
     /// By name: in the project, or anywhere with the caller's own first.
     pub async fn service_by_name(&self, kind: ServiceKind, name: &str, project: Option<ProjectId>) -> Result<Service> {
+        check::findable(name)?;
         let mut tx = self.read().await?;
         let project = project.map(|id| id.to_string()).unwrap_or_default();
         let values = self.bound(args![project, kind.as_str(), name]);

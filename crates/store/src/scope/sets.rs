@@ -87,6 +87,7 @@ impl Scope {
 
     /// By name, the caller's own first.
     pub async fn set_by_name<I: SetId>(&self, name: &str, project: Option<ProjectId>) -> Result<Set<I>> {
+        check::findable(name)?;
         let kind = kind(I::OF);
         let mut tx = self.read().await?;
         let project = project.map(|id| id.to_string()).unwrap_or_default();
@@ -137,7 +138,7 @@ impl Scope {
             tx.run(sql::SECRET_VALUES_DROP_UNUSED, args![&id]).await?;
         }
         tx.run(sql::COUNTERS_DROP, args![&id]).await?;
-        tx.count(set.project, kind.count, -1).await?;
+        tx.place(set.project, kind.count, set.created_at_us, -1).await?;
         tx.commit().await
     }
 
@@ -167,7 +168,7 @@ pub(crate) async fn insert<I: SetId>(tx: &mut Tx, set: &Set<I>, owner: AccountId
     ];
     tx.run(kind.sql.insert, values).await?;
     tx.about(set.id);
-    tx.count(set.project, kind.count, 1).await
+    tx.place(set.project, kind.count, set.created_at_us, 1).await
 }
 
 /// Refuses an item beyond [`ITEMS_MAX`].

@@ -117,5 +117,8 @@ statements! {
     API_KEY_USED = "update api_key set last_used_at_us = $2 where id = $1";
     API_KEY_OF_ACCOUNT = concat!("select ", api_key!(), " from api_key k where k.id = $1 and k.account = $2");
     API_KEY_REVOKE = "update api_key set revoked_at_us = $2 where id = $1 and revoked_at_us is null";
+    /// The oldest that is revoked or over.
+    API_KEY_FORGET = "delete from api_key where id in (select k.id from api_key k where k.account = $1
+        and (k.revoked_at_us is not null or k.expires_at_us <= $2) order by k.created_at_us, k.id limit 1)";
     API_KEYS = concat!("select ", api_key!(), " from api_key k where k.account = $1");
 }

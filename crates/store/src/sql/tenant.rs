@@ -102,8 +102,8 @@ statements! {
     ROUTE_UPDATE = "update route set project = $2, domain = $3, service = $4, path = $5, enabled = $6,
         updated_at_us = $7 where id = $1";
     ROUTE_DELETE = "delete from route where id = $1";
-    ROUTES_OF_SERVICE = "select id, project, service from route where service = $1";
-    ROUTES_OF_DOMAIN = "select id, project, service from route where domain = $1";
+    ROUTES_OF_SERVICE = "select id, project, service, created_at_us from route where service = $1";
+    ROUTES_OF_DOMAIN = "select id, project, service, created_at_us from route where domain = $1";
 
     CONFIG_ITEM = concat!("select ", config_item!(), " from config_item i where i.config = $1 and i.id = $2");
     CONFIG_ITEMS = concat!("select ", config_item!(), " from config_item i where i.config = $1");

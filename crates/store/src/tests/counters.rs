@@ -364,7 +364,12 @@ const PLACED: &str = "
     with row_of (project, kind, at_us) as (
         select d.project, 'deployments', d.created_at_us from deployment d join service s on s.id = d.service
             where s.kind = 'service' and not s.deleting
-        union all select s.project, s.kind || 's', s.created_at_us from service s where not s.deleting),
+        union all select s.project, s.kind || 's', s.created_at_us from service s where not s.deleting
+        union all select r.project, 'routes', r.created_at_us from route r
+        union all select o.project, 'domains', o.created_at_us from domain o
+        union all select c.project, 'configs', c.created_at_us from config c
+        union all select x.project, 'secrets', x.created_at_us from secret x
+        union all select p.id, 'projects', p.created_at_us from project p),
     owned (owner, kind, at_us) as (
         select project, kind, at_us from row_of union all select '', kind, at_us from row_of)
     select o.owner, o.kind || ' ' || w.level || ' ' || (o.at_us / w.width) as kind, count(*) as n

@@ -1,5 +1,6 @@
 //! Projects, domains, routes, configs, keys: the rules of faces 3.3.
 
+use domain::ConfigId;
 use domain::error::Kind;
 
 use super::bed::{message, named, web};
@@ -16,6 +17,16 @@ fn route(domain: &Domain, service: &Service, path: &str) -> NewRoute {
 }
 
 both! {
+    /// PostgreSQL knows no text with a null character.
+    async fn what_cannot_be_a_name_is_found_nowhere(world: World) {
+        let me = world.tenant("me").await;
+        let not_found = |result: domain::Result<()>| result.is_err_and(|error| error.kind == Kind::NotFound);
+        assert!(not_found(me.service_by_name(ServiceKind::Service, "a\0b", None).await.map(drop)));
+        assert!(not_found(me.set_by_name::<ConfigId>("a\0b", None).await.map(drop)));
+        assert!(not_found(me.project_by_name("a\0b").await.map(drop)));
+        assert!(not_found(me.domain_by_hostname("a\0b").await.map(drop)));
+    }
+
     async fn an_account_begins_with_a_project_a_config_and_a_secret(world: World) {
         let first = world.system().bootstrap().await.unwrap();
         assert_eq!(world.system().bootstrap().await.unwrap(), first);

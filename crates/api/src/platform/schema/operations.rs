@@ -1,6 +1,7 @@
 //! What can be asked of the face, one line each.
 
 use serde_json::{Value, json};
+use store::Ordered;
 
 use super::shapes::{self, named};
 
@@ -76,15 +77,20 @@ impl Operation {
     }
 
     /// In pages, ordered, narrowed to a project.
-    fn lists(self, schema: &str) -> Self {
+    fn lists(self, schema: &str, ordered: Ordered) -> Self {
         self.answers_as(200, JSON, shapes::page_of(schema))
             .asks(
                 "page",
                 json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "enum": ["last", ""] }] }),
             )
             .asks("page_size", shapes::anything())
-            .asks("ordering", json!({ "type": "string" }))
+            .asks("ordering", shapes::ordering(&store::orderings(ordered)))
             .asks("project", shapes::uuid_or_nothing())
+    }
+
+    /// Narrowed to the one that has this name.
+    fn finds(self, by: &'static str) -> Self {
+        self.asks(by, shapes::anything())
     }
 
     /// `get_services_id_logs`.
@@ -147,15 +153,26 @@ pub fn operations() -> Vec<Operation> {
         .answers(200, "Diff"),
     ]);
     all.extend(controls("/api/deployments/{id}/"));
-    all.extend(resource("/api/routes/", "route", "Route"));
-    all.extend(resource("/api/domains/", "domain", "Domain"));
-    all.extend(resource("/api/configs/", "config", "Config"));
-    all.extend(items("/api/configs/{id}/items/", "ConfigItem"));
-    all.extend(resource("/api/secrets/", "secret", "Secret"));
-    all.extend(items("/api/secrets/{id}/items/", "SecretItem"));
-    all.extend(resource("/api/projects/", "project", "Project"));
+    let routes = list("/api/routes/", "route", "Route", Ordered::Routes);
+    all.extend(resource(
+        routes.asks("service", shapes::uuid_or_nothing()),
+        "route",
+        "Route",
+    ));
+    let domains = list("/api/domains/", "domain", "Domain", Ordered::Domains);
+    all.extend(resource(domains.finds("hostname"), "domain", "Domain"));
+    let configs = list("/api/configs/", "config", "Config", Ordered::Sets);
+    all.extend(resource(configs.finds("name"), "config", "Config"));
+    let config_items = list("/api/configs/{id}/items/", "item", "ConfigItem", Ordered::Items);
+    all.extend(items(config_items, "ConfigItem"));
+    let secrets = list("/api/secrets/", "secret", "Secret", Ordered::Sets);
+    all.extend(resource(secrets.finds("name"), "secret", "Secret"));
+    let secret_items = list("/api/secrets/{id}/items/", "item", "SecretItem", Ordered::Items);
+    all.extend(items(secret_items.asks("keys", shapes::anything()), "SecretItem"));
+    let projects = list("/api/projects/", "project", "Project", Ordered::Projects);
+    all.extend(resource(projects.finds("name"), "project", "Project"));
     all.extend([
-        get("/api/projects/{id}/members/", "List the members of a project").lists("Member"),
+        get("/api/projects/{id}/members/", "List the members of a project").lists("Member", Ordered::Members),
         post("/api/projects/{id}/members/", "Let an account into a project (owners)")
             .takes("MemberNew")
             .answers(201, "Member"),
@@ -198,7 +215,7 @@ pub fn operations() -> Vec<Operation> {
             .answers(201, "Session"),
         get("/api/session/", "The browser's session, with its CSRF token").answers(200, "Session"),
         Operation::new("DELETE", "/api/session/", "Log out").says_nothing(),
-        get("/api/api-keys/", "List API keys").lists("ApiKey"),
+        get("/api/api-keys/", "List API keys").lists("ApiKey", Ordered::ApiKeys),
         post("/api/api-keys/", "Make an API key; it is shown this once")
             .takes("ApiKeyNew")
             .answers(201, "ApiKeyMade"),
@@ -213,19 +230,25 @@ pub fn operations() -> Vec<Operation> {
     all
 }
 
+fn list(path: &str, noun: &str, schema: &str, ordered: Ordered) -> Operation {
+    Operation::new("GET", path, format!("List {noun}s")).lists(schema, ordered)
+}
+
 /// List, create, get, patch, delete.
-fn resource(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
-    crud(base, &format!("{base}{{id}}/"), noun, schema)
+fn resource(list: Operation, noun: &str, schema: &str) -> Vec<Operation> {
+    crud(list, "{id}", noun, schema)
 }
 
-fn items(base: &str, schema: &str) -> Vec<Operation> {
-    crud(base, &format!("{base}{{item}}/"), "item", schema)
+fn items(list: Operation, schema: &str) -> Vec<Operation> {
+    crud(list, "{item}", "item", schema)
 }
 
-fn crud(list: &str, one: &str, noun: &str, schema: &str) -> Vec<Operation> {
+fn crud(list: Operation, id: &str, noun: &str, schema: &str) -> Vec<Operation> {
+    let (base, one) = (list.path.clone(), format!("{}{id}/", list.path));
+    let one = one.as_str();
     vec![
-        Operation::new("GET", list, format!("List {noun}s")).lists(schema),
-        Operation::new("POST", list, format!("Make a {noun}"))
+        list,
+        Operation::new("POST", base, format!("Make a {noun}"))
             .takes(&format!("{schema}New"))
             .answers(201, schema),
         Operation::new("GET", one, format!("Get a {noun}")).answers(200, schema),
@@ -237,15 +260,17 @@ fn crud(list: &str, one: &str, noun: &str, schema: &str) -> Vec<Operation> {
 }
 
 fn deployments(list: Operation) -> Operation {
-    list.lists("Deployment").asks("detail", shapes::anything())
+    list.lists("Deployment", Ordered::Deployments)
+        .asks("detail", shapes::anything())
 }
 
 fn workloads(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
     let flag = shapes::anything;
     let one = |method, verb: &str, summary: String| Operation::new(method, format!("{base}{{id}}/{verb}/"), summary);
-    let mut all = resource(base, noun, schema);
+    let mut all = resource(list(base, noun, schema, Ordered::Services).finds("name"), noun, schema);
     all.extend([
-        deployments(one("GET", "deployments", format!("The history of a {noun}"))),
+        deployments(one("GET", "deployments", format!("The history of a {noun}")))
+            .asks("version", shapes::number_or_nothing()),
         one(
             "POST",
             "deployments",

@@ -30,6 +30,13 @@ pub fn anything() -> Value {
     json!({ "type": "string" })
 }
 
+/// S2.35, I.8: unknown fields are ignored.
+pub fn ordering(fields: &[&str]) -> Value {
+    let fields = fields.join(", ");
+    let text = format!("One or more of {fields}, with commas between them and `-` before those that descend.");
+    json!({ "type": "string", "description": text })
+}
+
 /// S0.26, S2.17.
 pub fn page_of(schema: &str) -> Value {
     object(vec![
