@@ -450,10 +450,7 @@ impl Inner {
             Some(turn) if !complete => Some(turn.blocking_lock_owned()),
             _ => None,
         };
-        match instance::read(home) {
-            Err(_) if !home.path().exists() => Ok(None),
-            read => read,
-        }
+        instance::read(home)
     }
 
     fn leftovers(&self) -> io::Result<Finding> {

@@ -28,11 +28,19 @@ pub enum State {
     Orphaned,
 }
 
-/// Reads one directory. `None`: nobody ever took this instance on completely, and nothing of it runs.
+/// Reads one directory. `None`: nobody ever took this instance on completely, and nothing of it runs; or it was removed
+/// meanwhile.
 ///
 /// # Errors
 /// Something runs, or may run, and it cannot be told what (invariant 20).
 pub fn read(home: &Home) -> io::Result<Option<Snapshot>> {
+    match read_files(home) {
+        Err(_) if !home.path().exists() => Ok(None),
+        read => read,
+    }
+}
+
+fn read_files(home: &Home) -> io::Result<Option<Snapshot>> {
     let record = match home.record() {
         Ok(Some(record)) => record,
         Ok(None) | Err(_) if home.lock()?.is_some() => return Ok(None),
@@ -127,4 +135,16 @@ pub fn settle(home: &Home, record: &Record) -> io::Result<()> {
 pub fn now_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_removed_meanwhile_is_no_trouble() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = Home::new(dir.path().join("removed"));
+        assert!(read(&home).expect("no error").is_none());
+    }
 }
