@@ -11,10 +11,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// First wait between two checks of an instance that is starting. Most programs listen within a few milliseconds, so
-/// the wait doubles up to [`FEW_MOMENTS`], and grows by half from there to [`SLOWEST_START_CHECK`].
+/// First wait between two checks of an instance that is starting: most programs listen within a few milliseconds. It
+/// grows by half up to [`SLOWEST_START_CHECK`].
 const FIRST_START_CHECK: Duration = Duration::from_millis(1);
-const FEW_MOMENTS: Duration = Duration::from_millis(16);
 const SLOWEST_START_CHECK: Duration = Duration::from_secs(1);
 
 /// What a checking task tells when its belief changes.
@@ -177,8 +176,7 @@ async fn watch(engine: Arc<dyn Engine>, subject: Subject, beliefs: mpsc::Unbound
             (true, _) => interval.min(SLOWEST_START_CHECK),
             (false, _) => {
                 let pause = start_check;
-                let next = if pause < FEW_MOMENTS { pause * 2 } else { pause * 3 / 2 };
-                start_check = next.min(SLOWEST_START_CHECK).min(interval);
+                start_check = (pause * 3 / 2).min(SLOWEST_START_CHECK).min(interval);
                 pause
             }
         };
