@@ -8,7 +8,7 @@ use crate::world::World;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// S2.3, S2.19, S2.27, S0.7: everything asks for a key, before it says anything else; but for the login.
+/// S2.3, S2.19, S2.27, S0.7, I.2: everything asks for a key, before it says anything else; but for the login.
 #[tokio::test]
 async fn without_a_key_every_route_and_method_is_401() {
     let world = World::new().await;
@@ -32,7 +32,7 @@ async fn without_a_key_every_route_and_method_is_401() {
     }
 }
 
-/// S2.4, S2.5, G.3: both headers work, and `Authorization` wins.
+/// S2.4, S2.5, G.3, I.3: both headers work, and `Authorization` wins.
 #[tokio::test]
 async fn either_header_works_and_authorization_wins() {
     let world = World::new().await;
@@ -57,7 +57,7 @@ async fn either_header_works_and_authorization_wins() {
         .expect(200);
 }
 
-/// S2.27, C6.5: whatever is wrong with a key, the answer is the same.
+/// S2.27, C6.5, I.2: whatever is wrong with a key, the answer is the same.
 #[tokio::test]
 async fn bad_keys_are_all_alike() {
     let world = World::new().await;

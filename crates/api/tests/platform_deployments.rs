@@ -197,7 +197,7 @@ async fn the_four_statuses_and_who_gets_them() {
     );
 }
 
-/// S0.35, S0.39: only successful ones can be gone back to; the text and the key `error` are the documents'.
+/// S0.35, S0.39, I.1: only successful ones can be gone back to; the text and the key `error` are the documents'.
 #[tokio::test]
 async fn only_a_successful_deployment_can_be_rolled_back_to() {
     let world = World::new().await;

@@ -32,6 +32,7 @@ async fn what_one_may_not_do_is_forbidden_and_what_one_may_not_know_is_not_found
         .refuses(403, forbidden);
 }
 
+/// I.6: 404, like any id of nothing.
 #[tokio::test]
 async fn an_id_that_is_no_uuid_does_not_exist() {
     let world = World::new().await;
@@ -52,7 +53,7 @@ async fn an_id_that_is_no_uuid_does_not_exist() {
     }
 }
 
-/// S2.43, G.7: PUT is nobody's verb; `Allow` says whose are.
+/// S2.43, G.7, I.4: PUT is nobody's verb; `Allow` says whose are.
 #[tokio::test]
 async fn a_wrong_verb_is_405_with_allow() {
     let world = World::new().await;
@@ -71,7 +72,7 @@ async fn a_wrong_verb_is_405_with_allow() {
     answer.refuses(405, json!({"detail": "Method \"DELETE\" not allowed."}));
 }
 
-/// S2.14: JSON, and nothing else.
+/// S2.14, I.4: JSON, and nothing else.
 #[tokio::test]
 async fn what_is_not_json_is_415() {
     let world = World::new().await;
@@ -100,6 +101,7 @@ async fn what_is_not_json_is_415() {
     answer.expect(201);
 }
 
+/// I.4: what was sent is not repeated.
 #[tokio::test]
 async fn broken_json_is_400_and_quotes_nothing() {
     let world = World::new().await;
@@ -126,6 +128,7 @@ async fn broken_json_is_400_and_quotes_nothing() {
     }
 }
 
+/// I.4: arrays, texts and numbers are no bodies.
 #[tokio::test]
 async fn a_body_that_is_no_object_is_named_by_its_type() {
     let world = World::new().await;
@@ -163,7 +166,7 @@ async fn a_body_over_the_limit_is_413_however_it_is_sent() {
         .expect(413);
 }
 
-/// S0.6: paths end with a slash; readers are sent there, writers are told that there is nothing.
+/// S0.6, I.5: paths end with a slash; readers are sent there, writers are told that there is nothing.
 #[tokio::test]
 async fn a_path_without_its_slash_redirects_readers_only() {
     let world = World::new().await;

@@ -62,7 +62,7 @@ async fn pages_follow_each_other_by_absolute_links() {
     );
 }
 
-/// The origin of links is the configured one, whatever `Host` says (C6.8), and everything else of the query is kept.
+/// I.7: the origin of links is the configured one, whatever `Host` says (C6.8), and everything else of the query is kept.
 #[tokio::test]
 async fn links_keep_the_query_and_never_trust_the_host() {
     let world = World::new().await;
@@ -78,6 +78,7 @@ async fn links_keep_the_query_and_never_trust_the_host() {
     assert_eq!(names(&page), ["p002", "p001"]);
 }
 
+/// I.7: beyond the end, or no number; the first page of nothing is there.
 #[tokio::test]
 async fn a_page_that_is_not_there_is_404() {
     let world = World::new().await;

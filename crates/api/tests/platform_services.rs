@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::world::World;
 
-/// S2.15, S2.40, S2.24, S2.26: name, image and port are enough; everything else has a default. S0.40: it makes v1.
+/// S2.15, S2.40, S2.24, S2.26, I.11: name, image and port are enough; everything else has a default. S0.40: it makes v1.
 #[tokio::test]
 async fn a_service_is_made_from_name_image_and_port() {
     let world = World::new().await;
@@ -117,7 +117,7 @@ async fn a_patch_that_changes_nothing_that_runs_makes_no_deployment() {
     }
 }
 
-/// G.7, S2.42, S2.25, S2.29: gone with its deployments and routes, at once.
+/// G.7, S2.42, S2.25, S2.29, I.13: gone with its deployments and routes, at once.
 #[tokio::test]
 async fn a_deleted_service_is_gone() {
     let world = World::new().await;
@@ -134,7 +134,7 @@ async fn a_deleted_service_is_gone() {
     assert_eq!(alice.get("/api/services/").await.expect(200)["count"], 0);
 }
 
-/// S2.18, G.9, G.35, G.36: one answer names every bad field, in the documents' words where they have some.
+/// S2.18, G.9, G.35, G.36, I.12: one answer names every bad field, in the documents' words where they have some.
 #[tokio::test]
 async fn every_bad_field_is_named_at_once() {
     let world = World::new().await;

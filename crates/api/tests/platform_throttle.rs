@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::world::World;
 
-/// S2.22, S2.30, S2.36, S2.38, S2.39: the hundred-and-first write of an hour is refused, with a wait; reads go on.
+/// S2.22, S2.30, S2.36, S2.38, S2.39, G.34: the hundred-and-first write of an hour is refused, with a wait; reads go on.
 #[tokio::test]
 async fn a_hundred_writes_an_hour() {
     let world = World::with(Some(RateLimits::default())).await;
