@@ -327,6 +327,15 @@ async fn the_last_ten_are_kept_and_the_current_one_always() {
     assert_eq!(versions, [14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 1]);
     assert_eq!(rows(&list)[10]["id"], json!(current));
     assert_eq!(list["count"], 11);
+    // Statistics forget nothing.
+    let outcomes = alice
+        .get(&format!("/api/services/{service}/outcomes/"))
+        .await
+        .expect(200);
+    assert_eq!(
+        outcomes,
+        json!({"succeeded": 1, "failed": 13, "canceled": 0, "superseded": 0, "rolled_back": 0})
+    );
 }
 
 #[tokio::test]

@@ -73,6 +73,7 @@ async fn answers_have_the_documented_fields() {
         ("Service", format!("/api/services/{service}/")),
         ("Worker", format!("/api/workers/{worker}/")),
         ("Deployment", format!("/api/deployments/{deployment}/")),
+        ("Outcomes", format!("/api/services/{service}/outcomes/")),
         ("Receipt", format!("/api/deployments/{deployment}/receipt/")),
         ("Events", format!("/api/deployments/{deployment}/events/")),
         ("Instances", format!("/api/services/{service}/instances/")),

@@ -384,7 +384,7 @@ pub struct EdgeEntry {
 }
 
 /// How the deployments of a service ended, over its whole life, pruned ones included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Outcomes {
     pub succeeded: u64,
     pub failed: u64,

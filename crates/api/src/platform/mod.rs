@@ -16,7 +16,9 @@
 //! - `…/plan/` answers what a creation, a change or a rollback would do, with a hash that `apply_hash` binds it to;
 //!   `/api/deployments/{a}/diff/{b}/`.
 //! - `POST …/deployments/` deploys again with today's config and the tag resolved anew; `…/restart/`, `…/cancel/`,
-//!   `…/continue/`, `…/pause/`, `…/resume/` (the last four for a deployment, too); `…/instances/`, `…/logs/` (NDJSON), `…/rollout/` (one document, or NDJSON with `?watch=1`).
+//!   `…/continue/`, `…/pause/`, `…/resume/` (the last four for a deployment, too); `…/outcomes/`
+//!   (statistics that outlive retention), `…/instances/`, `…/logs/` (NDJSON), `…/rollout/` (one document, or NDJSON with
+//!   `?watch=1`).
 //!   All of them under `/api/workers/` too.
 //! - `/api/deployments/{id}/events/` (the journal), `…/receipt/`; `?detail=full` on deployments.
 //! - Exact filters `?name=`, `?hostname=`, `?service=`, `?version=`.

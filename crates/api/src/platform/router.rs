@@ -139,6 +139,7 @@ fn workloads(base: &str, kind: ServiceKind) -> Table {
         .at(&format!("{base}/{{id}}/cancel/"), post(controls::cancel_of))
         .at(&format!("{base}/{{id}}/pause/"), post(controls::pause_of))
         .at(&format!("{base}/{{id}}/resume/"), post(controls::resume_of))
+        .at(&format!("{base}/{{id}}/outcomes/"), get(services::outcomes))
         .at(&format!("{base}/{{id}}/instances/"), get(instances::list))
         .at(&format!("{base}/{{id}}/logs/"), get(logs::stream))
         .at(&format!("{base}/{{id}}/rollout/"), get(rollout::get))

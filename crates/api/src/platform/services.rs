@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use domain::{Error, ServiceId};
 use http::StatusCode;
-use store::{Intent, Scope, Service, ServiceKind, ServicePatch};
+use store::{Intent, Outcomes, Scope, Service, ServiceKind, ServicePatch};
 
 use super::caller::Caller;
 use super::deployments::{self, DeploymentView};
@@ -124,6 +124,16 @@ pub async fn list_deployments(
     }
     query.service = Some(id);
     deployments::page(&api, &caller.scope, &params, &query).await
+}
+
+/// How all its deployments ended, those included that are not kept any more (S0.43).
+pub async fn outcomes(
+    Extension(kind): Extension<ServiceKind>,
+    caller: Caller,
+    At(id): At<ServiceId>,
+) -> Reply<Json<Outcomes>> {
+    find(&caller.scope, kind, id).await?;
+    Ok(Json(caller.scope.outcomes(id).await?))
 }
 
 /// Deploys what the service wants, with the config of now and the tag resolved anew.

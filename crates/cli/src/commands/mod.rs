@@ -1,6 +1,7 @@
 //! The commands, one file for each noun or verb.
 
 mod access;
+mod audit;
 mod cancel;
 mod completions;
 mod config;
@@ -14,6 +15,7 @@ mod image;
 mod login;
 mod logs;
 mod man;
+mod members;
 mod plan;
 mod projects;
 mod ps;
@@ -90,6 +92,10 @@ pub enum ClientCommand {
     Secret(secret::SecretCommand),
     /// Sets of services that see each other
     Projects(projects::Projects),
+    /// Who else works on a project
+    Members(members::MembersCommand),
+    /// Who did what
+    Audit(audit::Audit),
     /// Keys for the interface (on the server's machine)
     Keys(access::Keys),
     /// Accounts (on the server's machine)
@@ -122,6 +128,8 @@ impl ClientCommand {
             ClientCommand::Cancel(c) => &c.common,
             ClientCommand::Diff(c) => &c.common,
             ClientCommand::Projects(c) => &c.common,
+            ClientCommand::Members(c) => &c.common,
+            ClientCommand::Audit(c) => &c.common,
             ClientCommand::Rm(c) => &c.common,
             ClientCommand::Image(c) => &c.common,
             ClientCommand::Route(c) => &c.common,
@@ -153,6 +161,8 @@ impl ClientCommand {
             ClientCommand::Cancel(c) => c.run(environment, screen).await,
             ClientCommand::Diff(c) => c.run(environment, screen).await,
             ClientCommand::Projects(c) => c.run(environment, screen).await,
+            ClientCommand::Members(c) => c.run(environment, screen).await,
+            ClientCommand::Audit(c) => c.run(environment, screen).await,
             ClientCommand::Rm(c) => c.run(environment, screen).await,
             ClientCommand::Image(c) => c.run(environment, screen).await,
             ClientCommand::Route(c) => c.run(environment, screen).await,

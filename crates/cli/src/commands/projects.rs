@@ -74,7 +74,7 @@ impl Projects {
 }
 
 impl Session<'_> {
-    async fn project_named(&mut self, name: &str) -> Result<String> {
+    pub(super) async fn project_named(&mut self, name: &str) -> Result<String> {
         let rows = self.client.rows(PROJECTS, &[]).await?;
         let found = rows.iter().find(|row| row["name"] == name || row["id"] == name);
         match found.and_then(|row| row["id"].as_str()) {

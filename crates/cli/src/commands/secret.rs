@@ -4,7 +4,7 @@ use std::io::{BufRead, Read};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Common;
@@ -14,10 +14,11 @@ use super::report::Wait;
 use super::settings::SECRET;
 use crate::environment::Environment;
 use crate::error::{Result, Trouble};
-use crate::find::unknown;
-use crate::model::{self, Deployment};
+use crate::find::{Found, unknown};
+use crate::model::{self, Deployment, Item};
 use crate::screen::Screen;
 use crate::session::Session;
+use crate::text;
 
 /// Most bytes of one value (the server's limit is the same).
 const VALUE_BYTES_MAX: u64 = 64 * 1024;
@@ -34,6 +35,7 @@ Examples:
   hob secret set web API_KEY < key.txt            takes it from a file, without its last line end
   hob secret set web --env-file secrets.env       takes many, KEY=VALUE on each line
   hob secret rotate web SESSION_KEY --generate    a new random value, deployed at once
+  hob secret reads web API_KEY                    who has read its value
   hob secret list web")]
 pub struct SecretCommand {
     #[command(subcommand)]
@@ -77,6 +79,16 @@ enum Action {
         #[arg(required = true, value_name = "KEY")]
         keys: Vec<String>,
     },
+    /// Show who has read a value, when and how; oldest first
+    Reads {
+        /// Service
+        name: String,
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// Only what came after this number
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        after: u64,
+    },
     /// Show keys, never values
     List {
         /// Service
@@ -104,6 +116,7 @@ impl SecretCommand {
                 wait,
             } => session.rotate(environment, &name, &key, generate, &wait).await,
             Action::Unset { name, keys } => session.unset_settings(&SECRET, &name, &keys).await,
+            Action::Reads { name, key, after } => session.reads(&name, &key, after).await,
             Action::List { name } => session.list_settings(&SECRET, &name).await,
         }
     }
@@ -120,25 +133,60 @@ impl Session<'_> {
         wait: &Wait,
     ) -> Result<()> {
         let found = self.find(name).await?;
-        let keys = match &found.service.secret {
-            Some(id) => self.keys(SECRET.path, id).await?,
-            None => Vec::new(),
-        };
-        let (Some(secret), true) = (&found.service.secret, keys.iter().any(|item| item.key == key)) else {
-            let names = keys.iter().map(|item| item.key.as_str());
-            return Err(unknown("secret", key, names, "`hob secret set` makes a new one").within(name));
-        };
+        let (secret, _) = self.secret_item(&found, key).await?;
         let value = if generate {
             random_value()
         } else {
             read_value(environment, key)?
         };
-        self.set_items(SECRET.path, secret, &[(key.to_owned(), value)]).await?;
+        self.set_items(SECRET.path, &secret, &[(key.to_owned(), value)]).await?;
         let body = json!({ "notes": format!("rotated {key}") });
         let document = self.client.post(&found.path("deployments/"), body).await?;
         let deployment: Deployment = model::read(&document)?;
         self.see_through(&found, &deployment.id, wait).await
     }
+
+    async fn reads(&mut self, name: &str, key: &str, after: u64) -> Result<()> {
+        let found = self.find(name).await?;
+        let (secret, item) = self.secret_item(&found, key).await?;
+        let path = format!("{}{secret}/items/{}/accesses/?after={after}", SECRET.path, item.id);
+        let document = self.client.get(&path).await?;
+        self.screen.either(&document, || readings(&document))
+    }
+
+    /// The service's secret and one of its items, by its key.
+    async fn secret_item(&self, found: &Found, key: &str) -> Result<(String, Item)> {
+        let keys = match &found.service.secret {
+            Some(id) => self.keys(SECRET.path, id).await?,
+            None => Vec::new(),
+        };
+        let item = keys.iter().find(|item| item.key == key).cloned();
+        match (&found.service.secret, item) {
+            (Some(secret), Some(item)) => Ok((secret.clone(), item)),
+            _ => {
+                let names = keys.iter().map(|item| item.key.as_str());
+                Err(unknown("secret", key, names, "`hob secret set` makes a new one").within(found.name()))
+            }
+        }
+    }
+}
+
+fn readings(document: &Value) -> String {
+    let rows = document["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if rows.is_empty() {
+        return "nobody has read it".to_owned();
+    }
+    let word = |row: &Value, field: &str| row[field].as_str().unwrap_or_default().to_owned();
+    let row = |row: &Value| {
+        let account = text::short_id(&word(row, "account")).to_owned();
+        [
+            row["seq"].to_string(),
+            text::moment(&word(row, "at")),
+            account,
+            word(row, "how"),
+        ]
+    };
+    text::table(["NUMBER", "WHEN (UTC)", "ACCOUNT", "HOW"], rows.iter().map(row))
 }
 
 /// 244 random bits in 64 hexadecimal digits.

@@ -262,13 +262,22 @@ impl State {
             },
             ("POST", ["api", "deployments", _, "rollback"]) => (201, self.deploy(0)),
             ("GET", ["api", list]) => (200, self.list(list, query)),
-            ("GET", ["api", kind, id, "items"]) => (200, self.list(&format!("{kind}/{id}/items"), "")),
+            ("GET", ["api", kind, id, of @ ("items" | "members")]) => {
+                (200, self.list(&format!("{kind}/{id}/{of}"), ""))
+            }
             ("POST", ["api", list]) => (201, self.add(list, body)),
-            ("POST", ["api", kind, id, "items"]) => (201, self.add(&format!("{kind}/{id}/items"), body)),
+            ("POST", ["api", kind, id, of @ ("items" | "members")]) => {
+                (201, self.add(&format!("{kind}/{id}/{of}"), body))
+            }
             ("GET", ["api", list, id]) => {
                 let at = self.position(list, id);
                 (200, self.rows[*list][at].clone())
             }
+            ("GET", ["api", "secrets", _, "items", item, "accesses"]) => (
+                200,
+                json!({ "results": [{ "seq": 3, "at": "2024-10-15T12:00:01.000000Z", "account": "01a2-b",
+                    "how": format!("api item {item}") }], "next_after": 3 }),
+            ),
             ("DELETE", _) => (204, Value::Null),
             ("PATCH", _) => (200, body),
             _ => (404, json!({ "detail": "Not found." })),

@@ -287,6 +287,12 @@ fn workloads(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
         one("POST", "plan", format!("What changing a {noun} would do"))
             .may_take(&format!("{schema}Patch"))
             .answers(200, "Plan"),
+        one(
+            "GET",
+            "outcomes",
+            format!("How all deployments of a {noun} ended, pruned ones included"),
+        )
+        .answers(200, "Outcomes"),
         one("GET", "instances", format!("What runs of a {noun}"))
             .answers(200, "Instances")
             .asks("all", flag()),

@@ -83,6 +83,7 @@ pub fn all() -> Value {
         ("Deployment", deployment()),
         ("Rollback", rollback()),
         ("Receipt", receipt()),
+        ("Outcomes", outcomes()),
         ("Plan", plan()),
         ("Diff", diff()),
         ("Events", events()),
@@ -446,6 +447,11 @@ fn receipt() -> Value {
         ("drained", count()),
         ("total", count()),
     ])
+}
+
+fn outcomes() -> Value {
+    let ends = ["succeeded", "failed", "canceled", "superseded", "rolled_back"];
+    object(ends.map(|end| (end, count())).to_vec())
 }
 
 fn role() -> Value {
