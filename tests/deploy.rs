@@ -73,6 +73,56 @@ fn a_service_is_deployed_routed_rolled_and_rolled_back() {
     }
 }
 
+/// Edits wait for a deployment, and say so; a rollback brings back the settings of then, and secrets only where they
+/// are asked for (OPEN-3).
+#[test]
+fn edited_settings_wait_for_a_deployment_and_go_back_with_a_rollback() {
+    let Some(hob) = Hob::start(HOB) else { return };
+    App::pack(&hob, "web:1");
+    deploy(&hob, "web:1", "one", &["--env", "LEVEL=then"]);
+    let set_secret = |value: &str| {
+        let file = hob.scratch().join("secret.env");
+        std::fs::write(&file, format!("TOKEN={value}\n")).expect("a file");
+        hob.cli(&["secret", "set", "web", "--env-file", &file.display().to_string()])
+            .ok();
+    };
+    let told = |name: &str| {
+        let answer = hob.get("web.localhost", &format!("/env?name={name}"));
+        answer.map(|answer| answer.text().trim().to_owned()).unwrap_or_default()
+    };
+    let waiting = || hob.service("web")["pending_changes"].as_array().map(Vec::len);
+    set_secret("one");
+    hob.cli(&["deploy", "web", "--wait"]).ok();
+    assert_eq!((told("LEVEL"), told("TOKEN")), ("then".to_owned(), "one".to_owned()));
+    let good = hob.deployments("web").remove(0);
+    let before = hob.serving("web").remove(0).id;
+
+    hob.cli(&["config", "set", "web", "LEVEL=now"]).ok();
+    set_secret("two");
+    assert_eq!(waiting(), Some(2), "{}", hob.service("web")["pending_changes"]);
+    assert_eq!((told("LEVEL"), told("TOKEN")), ("then".to_owned(), "one".to_owned()));
+    assert_eq!(
+        hob.serving("web").remove(0).id,
+        before,
+        "nothing is restarted by an edit"
+    );
+    hob.cli(&["deploy", "web", "--wait"]).ok();
+    assert_eq!((told("LEVEL"), told("TOKEN")), ("now".to_owned(), "two".to_owned()));
+    assert_eq!(waiting(), Some(0));
+
+    let rollback = format!("/api/deployments/{}/rollback/", good["id"].as_str().expect("an id"));
+    for (body, level, token) in [
+        (serde_json::json!({}), "then", "two"),
+        (serde_json::json!({"config": "current"}), "now", "two"),
+        (serde_json::json!({"secrets": "snapshot"}), "then", "one"),
+    ] {
+        let (status, answer) = hob.api("POST", &rollback, Some(body));
+        assert_eq!(status, 201, "{answer}");
+        eventually(SOON, "the rollback is over", || hob.service("web")["status"] == "ready");
+        assert_eq!((told("LEVEL"), told("TOKEN")), (level.to_owned(), token.to_owned()));
+    }
+}
+
 #[test]
 fn instances_are_added_and_removed_and_the_service_goes_without_a_trace() {
     let Some(hob) = Hob::start(HOB) else { return };
