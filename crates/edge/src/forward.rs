@@ -125,7 +125,7 @@ impl Journey {
     /// not be made, or hyper hands the message back unwritten (invariant 5).
     async fn deliver(&mut self) -> Result<Delivered, Refusal> {
         let mut pending = None;
-        while self.tried.len() < MAX_INSTANCES {
+        for _ in 0..MAX_INSTANCES + MAX_REROUTES {
             let mut seat = None;
             if self.is_behind_others() || !self.choose()? {
                 // Boxed, since it is rare and its state would make every connection larger.
@@ -140,7 +140,14 @@ impl Journey {
             if let Some(delivered) = self.offer(&instance, &mut seat).await? {
                 return Ok(delivered);
             }
-            self.tried.push(instance.id);
+            // One that has left meanwhile is no failure: what would have happened to a request a moment later happens to
+            // this one.
+            if !instance.is_leaving() {
+                self.tried.push(instance.id);
+            }
+            if self.tried.len() == MAX_INSTANCES {
+                break;
+            }
         }
         Err(Refusal::Unreachable)
     }

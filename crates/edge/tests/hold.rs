@@ -68,6 +68,26 @@ async fn requests_wait_for_the_next_instance_over_many_tables() {
     assert_eq!(receipt.total(), 3);
 }
 
+/// Its instance leaves while the connection to it is being made: nothing of it was sent, so it waits like any other.
+#[tokio::test]
+async fn a_request_whose_instance_leaves_before_it_was_reached_is_held() {
+    let (old, new) = (App::silent(), App::says("new").await);
+    let mut rig = Rig::with(Limits {
+        connect_ms: 600_000,
+        ..Limits::default()
+    });
+    let entry = service("a.test", &[]);
+    rig.publish(holding(&entry, LONG, &[&old])).await;
+    let mut conn = asking(rig.address, "/").await;
+    rig::wait_for("it waits for a connection", || old.callers() > App::SILENT_FILL).await;
+    rig.publish(holding(&entry, LONG, &[])).await;
+    held(&rig.client, 1).await;
+    rig.publish(holding(&entry, LONG, &[&new])).await;
+    assert_eq!(conn.answer().await.expect("an answer").body, "new");
+    let receipt = rig.receipt(entry.receipt, |receipt| receipt.ok == 1).await;
+    assert_eq!(receipt.total(), 1);
+}
+
 /// Over all workers. Requests that are sent one right after the other, on connections of their own, may change places on
 /// their way through the kernel and the app; those further apart may not.
 #[tokio::test]
