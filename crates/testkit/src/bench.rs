@@ -3,6 +3,7 @@
 //! # Assumptions
 //! The machine is quiet. Absolute numbers are only good for one machine and one hour; the ratios travel.
 
+mod ask;
 mod bare;
 mod connections;
 mod endurance;
@@ -10,6 +11,7 @@ mod footprint;
 mod host;
 mod lists;
 mod proxy;
+mod rival;
 mod rollout;
 mod scale;
 mod strategies;
@@ -105,7 +107,7 @@ impl Measure {
 pub type Piece = (&'static str, &'static str, fn(&Bench) -> anyhow::Result<Vec<Row>>);
 
 /// All pieces, in the order in which they run.
-pub const PIECES: [Piece; 13] = [
+pub const PIECES: [Piece; 14] = [
     (
         "proxy",
         "CPU per proxied request against nginx, HAProxy and kamal-proxy",
@@ -133,6 +135,11 @@ pub const PIECES: [Piece; 13] = [
         "lists",
         "lists and details at a thousand, a hundred thousand and a million deployments",
         lists::run,
+    ),
+    (
+        "drf",
+        "the platform interface against the same by Django REST framework",
+        rival::run,
     ),
     ("load", "rollouts under mixed load", endurance::rollouts),
     (

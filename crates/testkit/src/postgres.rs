@@ -30,7 +30,27 @@ impl Server {
     /// # Errors
     /// Why this machine cannot run one: for the line that says `SKIPPED`.
     pub fn of_this_process() -> Result<&'static Server, &'static str> {
-        SERVER.get_or_init(start).as_ref().map_err(String::as_str)
+        SERVER
+            .get_or_init(|| start("fsync=off"))
+            .as_ref()
+            .map_err(String::as_str)
+    }
+
+    /// The same, for measurements: what it has acknowledged survives a power cut. To be asked for before the other.
+    ///
+    /// # Errors
+    /// As [`Server::of_this_process`].
+    pub fn durable() -> Result<&'static Server, &'static str> {
+        SERVER
+            .get_or_init(|| start("fsync=on"))
+            .as_ref()
+            .map_err(String::as_str)
+    }
+
+    /// The process whose children serve the connections.
+    pub fn pid(&self) -> Option<u32> {
+        let file = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).ok()?;
+        file.lines().next()?.parse().ok()
     }
 
     /// Where a database of that name is reached, by its superuser.
@@ -77,7 +97,7 @@ impl Server {
     }
 }
 
-fn start() -> Result<Server, String> {
+fn start(fsync: &'static str) -> Result<Server, String> {
     if !Path::new(BIN).join("initdb").exists() {
         return Err(format!(
             "PostgreSQL is not installed at {BIN} (apt-get install postgresql-15)"
@@ -86,7 +106,7 @@ fn start() -> Result<Server, String> {
     // The server ends with the thread that started it, so that thread lives as long as the process.
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        send.send(start_here()).ok();
+        send.send(start_here(fsync)).ok();
         loop {
             std::thread::park();
         }
@@ -94,7 +114,7 @@ fn start() -> Result<Server, String> {
     receive.recv().map_err(|error| error.to_string())?
 }
 
-fn start_here() -> Result<Server, String> {
+fn start_here(fsync: &str) -> Result<Server, String> {
     let user = server_user()?;
     let directory = tempfile::Builder::new()
         .prefix("hob-postgres-")
@@ -122,12 +142,7 @@ fn start_here() -> Result<Server, String> {
     }
     let mut server = as_user(Path::new(BIN).join("postgres"), user);
     server.arg("-D").arg(&data).arg("-k").arg(&directory);
-    for setting in [
-        "listen_addresses=",
-        "fsync=off",
-        "max_connections=300",
-        "shared_buffers=64MB",
-    ] {
+    for setting in ["listen_addresses=", fsync, "max_connections=300", "shared_buffers=64MB"] {
         server.args(["-c", setting]);
     }
     let child = server

@@ -55,8 +55,13 @@ impl Program {
 
     /// CPU time of the program and its children so far.
     pub(super) fn cpu(&self) -> Duration {
-        family(self.child.id()).into_iter().map(cpu_of).sum()
+        cpu_of_family(self.child.id())
     }
+}
+
+/// CPU time of a process and its direct children so far.
+pub(super) fn cpu_of_family(pid: u32) -> Duration {
+    family(pid).into_iter().map(cpu_of).sum()
 }
 
 impl Drop for Program {

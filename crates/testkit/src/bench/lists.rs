@@ -2,12 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use super::ask::{Interface, p99};
 use super::{Bench, Measure, Row};
-use crate::http1::{self, Connection};
 use crate::system::{Hob, eventually};
 
 const SIZES: [u64; 3] = [1_000, 100_000, 1_000_000];
@@ -17,7 +17,6 @@ const FLAT: f64 = 2.0;
 const DEEP: f64 = 5.0;
 /// Longest time to seed the largest size.
 const SEEDED: Duration = Duration::from_secs(600);
-const ANSWER_MAX: usize = 1 << 20;
 
 /// Copies the only deployment, one a second into the past, together with what counts them. The server is down.
 const SEED: &str = r#"
@@ -100,10 +99,12 @@ fn at_size(bench: &Bench, size: u64) -> anyhow::Result<Times> {
     let (_, list) = hob.api("GET", "/api/deployments/", None);
     ensure!(list["count"] == size + 1, "{} were seeded", list["count"]);
     let one = list["results"][0]["id"].as_str().context("an id")?;
+    let interface = Interface::of(&hob);
+    let asked = |path: &str| p99(interface.in_turn(bench.round, &interface.get(path))?);
     Ok(Times {
-        first: p99(&hob, "/api/deployments/", bench.round)?,
-        last: p99(&hob, "/api/deployments/?page=last", bench.round)?,
-        one: p99(&hob, &format!("/api/deployments/{one}/"), bench.round)?,
+        first: asked("/api/deployments/")?,
+        last: asked("/api/deployments/?page=last")?,
+        one: asked(&format!("/api/deployments/{one}/"))?,
     })
 }
 
@@ -117,26 +118,4 @@ fn seed(database: &Path, size: u64) -> anyhow::Result<()> {
         .context("python3 is not installed")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
-}
-
-/// Asks one after the other for `lasts`.
-fn p99(hob: &Hob, path: &str, lasts: Duration) -> anyhow::Result<f64> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let host = hob.api_address().to_string();
-    let bearer = format!("Bearer {}", hob.key());
-    let request = http1::request("GET", &host, path, &[("Authorization", &bearer)], b"");
-    let mut times = runtime.block_on(async {
-        let mut connection = Connection::open(hob.api_address()).await?;
-        let (began, mut times) = (Instant::now(), Vec::new());
-        while began.elapsed() < lasts {
-            let asked = Instant::now();
-            connection.send(&request).await?;
-            let answer = connection.response(ANSWER_MAX).await?;
-            ensure!(answer.status() == 200, "{} {}", answer.status(), answer.text());
-            times.push(asked.elapsed().as_secs_f64() * 1e6);
-        }
-        anyhow::Ok(times)
-    })?;
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() * 99 / 100).copied().context("no answer in time")
 }

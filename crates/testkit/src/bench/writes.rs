@@ -1,55 +1,82 @@
 //! Durable writes through the whole interface, against a bare prepared insert in the same file system.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use super::ask::{Interface, p99};
 use super::{Bench, Measure, Row, median};
-use crate::http1::{self, Connection};
 use crate::system::Hob;
 
-const CLIENTS: usize = 8;
+const CLIENTS: u64 = 8;
 const AIM: f64 = 0.6;
+/// Writes a second at which nothing is in a hurry.
+const CALM: u32 = 200;
 
 /// One row and two indexes a transaction, WAL, synchronous=FULL: what a durable write costs at least. Python's driver
 /// takes about 24 us of each.
+///
+/// Prints inserts a second, and then, at a fixed rate, how long one takes that one in a hundred exceeds, in microseconds.
 const BARE: &str = r#"
 import sqlite3, sys, time
-db = sqlite3.connect(sys.argv[1], isolation_level=None)
+file, lasts, rate = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+db = sqlite3.connect(file, isolation_level=None)
 db.execute("pragma journal_mode=wal"); db.execute("pragma synchronous=full")
 db.execute("create table t(id integer primary key, a text, b integer, c text)")
 db.execute("create index ta on t(a)"); db.execute("create index tb on t(b)")
-n, end = 0, time.monotonic() + float(sys.argv[2])
+def insert(n):
+    db.execute("insert into t(a, b, c) values (?, ?, ?)", (str(n), n, "x" * 200))
+n, end = 0, time.monotonic() + lasts
 while time.monotonic() < end:
-    db.execute("insert into t(a, b, c) values (?, ?, ?)", (str(n), n, "x" * 200)); n += 1
-print(n / float(sys.argv[2]))
+    insert(n); n += 1
+times, began = [], time.monotonic()
+for i in range(int(lasts * rate)):
+    time.sleep(max(0, began + i / rate - time.monotonic()))
+    asked = time.perf_counter(); insert(n + i); times.append(time.perf_counter() - asked)
+print(n / lasts, sorted(times)[len(times) * 99 // 100] * 1e6)
 "#;
 
 pub(super) fn run(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let hob = Hob::start(bench.hob.to_str().context("a plain path")?).context("the kernel forbids containers")?;
     let item = target(&hob)?;
+    let interface = Interface::of(&hob);
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    let (mut our_p99, mut bare_p99) = (Vec::new(), Vec::new());
     for round in 0..bench.rounds.min(5) {
-        bare.push(bare_inserts(&hob, round, bench.round)?);
-        ours.push(patches(&hob, &item, bench.round)?);
+        let (rate, longest) = bare_inserts(&hob, round, bench.round)?;
+        bare.push(rate);
+        bare_p99.push(longest);
+        let done = interface.by_many(CLIENTS, bench.round, |n| interface.patch(&item, n))?;
+        ours.push(done as f64 / bench.round.as_secs_f64());
+        our_p99.push(p99(
+            interface.at_rate(CALM, bench.round, |n| interface.patch(&item, n))?
+        )?);
     }
     let rate = |values: Vec<f64>| Measure::new(median(values), "writes/s");
     let (ours, bare) = (rate(ours), rate(bare));
     let ratio = ours.value / bare.value;
-    Ok(vec![Row {
-        ratio: Some(ratio),
-        ours: ours.text(),
-        against: format!("prepared insert {}", bare.text()),
-        aim: format!(">= {AIM}x"),
-        met: Some(ratio >= AIM),
-        ..Row::new(format!("durable writes by the interface, {CLIENTS} clients"))
-    }])
+    let (our_p99, bare_p99) = (median(our_p99), median(bare_p99));
+    Ok(vec![
+        Row {
+            ratio: Some(ratio),
+            ours: ours.text(),
+            against: format!("prepared insert {}", bare.text()),
+            aim: format!(">= {AIM}x"),
+            met: Some(ratio >= AIM),
+            ..Row::new(format!("durable writes by the interface, {CLIENTS} clients"))
+        },
+        Row {
+            ratio: Some(our_p99 / bare_p99),
+            ours: Measure::new(our_p99, "us").text(),
+            against: format!("prepared insert {}", Measure::new(bare_p99, "us").text()),
+            ..Row::new(format!("durable writes by the interface at {CALM}/s, p99"))
+        },
+    ])
 }
 
 /// A config item whose value can be changed without anything being deployed.
-fn target(hob: &Hob) -> anyhow::Result<String> {
+pub(super) fn target(hob: &Hob) -> anyhow::Result<String> {
     let (status, config) = hob.api("POST", "/api/configs/", Some(serde_json::json!({ "name": "bench" })));
     ensure!(status == 201, "{status} {config}");
     let items = format!("/api/configs/{}/items/", config["id"].as_str().context("an id")?);
@@ -59,71 +86,17 @@ fn target(hob: &Hob) -> anyhow::Result<String> {
     Ok(format!("{items}{}/", item["id"].as_str().context("an id")?))
 }
 
-fn bare_inserts(hob: &Hob, round: usize, lasts: Duration) -> anyhow::Result<f64> {
+/// Inserts a second, and the p99 of one in microseconds.
+fn bare_inserts(hob: &Hob, round: usize, lasts: Duration) -> anyhow::Result<(f64, f64)> {
     let file = hob.scratch().join(format!("bare-{round}.db"));
     let output = Command::new("python3")
         .args(["-c", BARE])
         .arg(&file)
-        .arg(lasts.as_secs_f64().to_string())
+        .args([lasts.as_secs_f64().to_string(), CALM.to_string()])
         .output()
         .context("python3 is not installed")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
-}
-
-/// Acknowledged changes a second.
-fn patches(hob: &Hob, path: &str, lasts: Duration) -> anyhow::Result<f64> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    let done = AtomicU64::new(0);
-    let began = Instant::now();
-    let client = async |client: usize| -> anyhow::Result<()> {
-        let mut connection = Connection::open(hob.api_address()).await?;
-        let mut n = 0_u64;
-        while began.elapsed() < lasts {
-            n += 1;
-            let body = serde_json::json!({ "value": format!("{client} {n}") }).to_string();
-            let bearer = format!("Bearer {}", hob.key());
-            let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
-            let host = hob.api_address().to_string();
-            connection
-                .send(&http1::request("PATCH", &host, path, &headers, body.as_bytes()))
-                .await?;
-            let answer = connection.response(100_000).await?;
-            ensure!(answer.status() == 200, "{} {}", answer.status(), answer.text());
-            done.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
-    };
-    runtime.block_on(async {
-        let mut clients = Vec::new();
-        for n in 0..CLIENTS {
-            clients.push(client(n));
-        }
-        join_all(clients).await
-    })?;
-    Ok(done.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64())
-}
-
-/// Polls all to their end; the first error wins.
-async fn join_all<F: Future<Output = anyhow::Result<()>>>(futures: Vec<F>) -> anyhow::Result<()> {
-    let mut left: Vec<_> = futures.into_iter().map(Box::pin).collect();
-    std::future::poll_fn(|context| {
-        let mut failed = None;
-        left.retain_mut(|future| match future.as_mut().poll(context) {
-            std::task::Poll::Pending => true,
-            std::task::Poll::Ready(answer) => {
-                failed = failed.take().or(answer.err());
-                false
-            }
-        });
-        match failed {
-            Some(error) => std::task::Poll::Ready(Err(error)),
-            None if left.is_empty() => std::task::Poll::Ready(Ok(())),
-            None => std::task::Poll::Pending,
-        }
-    })
-    .await
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (rate, longest) = text.trim().split_once(' ').context("two numbers")?;
+    Ok((rate.parse()?, longest.parse()?))
 }
