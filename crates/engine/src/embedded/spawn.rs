@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 
 use super::home::Home;
-use super::launch::LaunchOrder;
+use super::launch::{LaunchOrder, ORDER_MAX};
 use super::shim::EXIT_TAKEN;
 
 /// Bytes of a shim's complaint that are kept.
@@ -19,6 +19,14 @@ pub fn spawn(shim_command: &[OsString], home: &Home, order: &LaunchOrder) -> io:
         .split_first()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no command for shims is configured"))?;
     let mut bytes = serde_json::to_vec(order).map_err(|_| io::Error::other("the order cannot be written"))?;
+    if bytes.len() as u64 > ORDER_MAX {
+        let told = format!(
+            "its settings take {} bytes, and {ORDER_MAX} is the most: make config or secrets smaller",
+            bytes.len()
+        );
+        bytes.fill(0);
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
+    }
     let mut command = Command::new(program);
     command
         .args(leading)

@@ -132,6 +132,26 @@ async fn values_as_files_are_read_by_the_program_and_by_nobody_else() {
     world.close().await;
 }
 
+/// What a shim is told has a limit, and whoever is over it is told what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_beyond_the_limit_are_refused_with_their_size() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let image = world.image(|_| ()).await;
+    let mut spec = spec(&image);
+    let value = "x".repeat(64 << 10);
+    spec.files.configs = (0..130).map(|n| (format!("KEY_{n}"), value.clone())).collect();
+    let refused = world.engine.start(&spec).await.expect_err("too much").to_string();
+    assert!(
+        refused.contains("8388608 is the most: make config or secrets smaller"),
+        "{refused}"
+    );
+    assert!(!world.home(spec.id).exists(), "nothing is left of it");
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_follows_the_output_across_rotation_and_the_oldest_is_dropped() {
     if !can_run() {

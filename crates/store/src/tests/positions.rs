@@ -5,7 +5,7 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::bed::{message, web};
-use super::{World, both};
+use super::{World, both, counters};
 use crate::db::args;
 use crate::ledger::count;
 use crate::position::{self, Rows, Window};
@@ -189,6 +189,30 @@ both! {
                 }
             }
         }
+    }
+
+    /// The migration gives an older database the positions that it would have kept.
+    async fn an_older_database_gets_the_positions_that_it_would_have_kept(world: World) {
+        let me = world.tenant("me").await;
+        let project = me.create_project("p").await.unwrap().id;
+        for (n, project) in [(1, None), (2, Some(project)), (3, Some(project))] {
+            world.advance(5_000_000_000);
+            me.create_domain(&format!("h{n}.example"), project).await.unwrap();
+            me.create_set::<ConfigId>(&format!("c{n}"), project).await.unwrap();
+        }
+        let (service, _) = me.create_service(web("web")).await.unwrap();
+        let domain = me.domain_by_hostname("h1.example").await.unwrap().id;
+        me.create_route(NewRoute { domain, service: service.id, path: "/".into(), enabled: true }).await.unwrap();
+        counters::check(&world).await;
+        let mut tx = world.store.db.write().await.unwrap();
+        let younger = "delete from position where kind in ('routes', 'domains', 'configs', 'secrets', 'projects')";
+        tx.run(younger, args![]).await.unwrap();
+        let migration = include_str!("../../migrations/0011_positions_of_all.sql");
+        for statement in migration.split(';').filter(|statement| statement.contains("insert into")) {
+            tx.run(AssertSqlSafe(statement.to_owned()), args![]).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        counters::check(&world).await;
     }
 
     /// What is counted off is short: by a limit of its own, or because a longer list is not ordered so.
