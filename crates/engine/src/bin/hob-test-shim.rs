@@ -91,6 +91,7 @@ async fn in_a_container(dir: OsString, script: OsString) -> Result<(), Box<dyn s
         "image_digest": image.to_string(),
         "port": 8080,
         "env": {},
+        "files": { "configs": {}, "secrets": { "TOKEN": "sesame" } },
         "command": null,
         "resources": {},
     }))?;

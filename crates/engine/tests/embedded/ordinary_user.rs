@@ -21,7 +21,8 @@ fn an_ordinary_user_runs_containers_in_a_namespace_of_their_own() {
         .map_or("192.0.2.1".to_owned(), |outside| outside.address.to_string());
     let script = format!(
         "echo id=$(id -u); grep -q 'NoNewPrivs:.1' /proc/self/status && echo restricted; \
-         touch /mark && echo wrote; ip addr | grep -q 10.98.0.2 && echo wired; nc -w 5 {world} 9000 </dev/null; true"
+         touch /mark && echo wrote; \
+         echo token=$(cat /run/secrets/TOKEN); grep -q ' /run/secrets tmpfs ro,' /proc/mounts && echo in memory; ip addr | grep -q 10.98.0.2 && echo wired; nc -w 5 {world} 9000 </dev/null; true"
     );
     let mut command = Command::new(env!("CARGO_BIN_EXE_hob-test-shim"));
     let output = command
@@ -41,7 +42,15 @@ fn an_ordinary_user_runs_containers_in_a_namespace_of_their_own() {
     }
     assert!(output.status.success(), "{out}\n{err}");
     assert!(out.contains(&format!("Entered {{ uid: {UID}, ")), "{out}");
-    for expected in ["exit code 0", "> id=0", "> restricted", "> wrote", "> wired"] {
+    for expected in [
+        "exit code 0",
+        "> id=0",
+        "> restricted",
+        "> wrote",
+        "> token=sesame",
+        "> in memory",
+        "> wired",
+    ] {
         assert!(out.lines().any(|line| line == expected), "{expected} in {out}\n{err}");
     }
     // What it cannot have is said, not hidden.
