@@ -167,10 +167,17 @@ pub fn downtime(before: Option<&Spec>, after: &Spec, replaces: bool) -> (Downtim
             Downtime::Restart,
             "recreate stops the old instances first, and hold_ms is 0".to_owned(),
         ),
-        Strategy::Rolling if options.max_unavailable >= before.instances => (
+        Strategy::Rolling if options.max_unavailable >= after.instances => (
             Downtime::Restart,
             format!(
                 "max_unavailable is {}: all instances may be missing at once",
+                options.max_unavailable
+            ),
+        ),
+        Strategy::Canary if leaves_at_once(before, after) => (
+            Downtime::Restart,
+            format!(
+                "the first step is all of it, and max_unavailable is {}: all instances may be missing at once",
                 options.max_unavailable
             ),
         ),
@@ -183,6 +190,14 @@ pub fn downtime(before: Option<&Spec>, after: &Spec, replaces: bool) -> (Downtim
             "the new version is there at full size before requests are switched to it".to_owned(),
         ),
     }
+}
+
+/// Whether a canary's first step keeps no instance of the old version and nothing makes it wait for the new ones.
+fn leaves_at_once(before: &Spec, after: &Spec) -> bool {
+    let first = after.options.steps.first();
+    let base = before.instances.min(after.instances);
+    let keeps_none = first.is_some_and(|step| step.traffic.is_none() && step.sizes(base).original == 0);
+    keeps_none && after.options.max_unavailable >= base
 }
 
 /// Most memory, in MiB, that the service's instances may use at one instant of the change, each at its limit.

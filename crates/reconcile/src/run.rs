@@ -7,7 +7,7 @@ use domain::error::Kind;
 use domain::routing::EdgeView;
 use domain::{Error, InstanceId, Result, ServiceId};
 use engine::{InstanceStatus, Phase};
-use store::{Effect, Fence, ServiceState};
+use store::{Decided, Effect, Fence, ServiceState};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -44,7 +44,7 @@ pub struct Reconciler {
     /// In order, so that the same happenings lead to the same effects in the same order.
     pub(crate) due: BTreeSet<ServiceId>,
     /// See [`Decision::remarks`].
-    remarks: BTreeMap<ServiceId, Vec<Effect>>,
+    remarks: BTreeMap<ServiceId, Decided>,
     pub(crate) timers: HashMap<ServiceId, Instant>,
     /// The instances that are looked after, of every service that was looked at.
     pub(crate) tended: HashMap<ServiceId, BTreeSet<InstanceId>>,
@@ -132,14 +132,23 @@ impl Reconciler {
     /// # Errors
     /// Only when the lease was lost to another reconciler. Everything else is tried again.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
+        let mut refused = false;
         loop {
             if *stop.borrow() {
                 return Ok(());
             }
-            let pause = match self.pass().await {
+            let before = refused;
+            let outcome = self.pass().await;
+            refused = matches!(&outcome, Err(error) if matches!(error.kind, Kind::Conflict(_)));
+            let pause = match outcome {
                 Ok(()) => None,
-                Err(error) if matches!(error.kind, Kind::Conflict(_)) && !self.keep_lease().await? => {
+                Err(error) if refused && !self.keep_lease().await.unwrap_or(true) => {
                     return Err(error.within("the reconciler was overtaken"));
+                }
+                // A user was quicker than the decision. It is looked at again at once; twice in a row is trouble.
+                Err(error) if refused && !before => {
+                    tracing::debug!(error = error.context, "a decision is made anew");
+                    None
                 }
                 Err(error) => {
                     tracing::warn!(error = error.context, "reconciling is interrupted and will go on");
@@ -308,7 +317,7 @@ impl Reconciler {
         }
         let untouched: Vec<bool> = decided
             .iter_mut()
-            .map(|(state, decision)| self.put_off_remarks(state.service.id, decision))
+            .map(|(state, decision)| self.put_off_remarks(state, decision))
             .collect();
         let mut outcomes = self.write(&mut decided).await.into_iter();
         let mut trouble = Ok(());
@@ -331,29 +340,29 @@ impl Reconciler {
 
     /// Remarks go with the effects of their decision; where there are none, they wait until the edge has its table.
     /// Answers whether nothing is to be written now.
-    fn put_off_remarks(&mut self, service: ServiceId, decision: &mut Decision) -> bool {
+    fn put_off_remarks(&mut self, state: &ServiceState, decision: &mut Decision) -> bool {
         let remarks = std::mem::take(&mut decision.remarks);
-        self.remarks.remove(&service);
+        self.remarks.remove(&state.service.id);
         if !decision.effects.is_empty() {
             decision.effects.splice(0..0, remarks);
             return false;
         }
         if !remarks.is_empty() {
-            self.remarks.insert(service, remarks);
+            self.remarks.insert(state.service.id, bound(state, remarks));
         }
         true
     }
 
     async fn write_remarks(&mut self) -> Result<()> {
-        let remarks: Vec<(ServiceId, Vec<Effect>)> = std::mem::take(&mut self.remarks).into_iter().collect();
+        let remarks: Vec<Decided> = std::mem::take(&mut self.remarks).into_values().collect();
         if remarks.is_empty() {
             return Ok(());
         }
         let outcomes = self.parts.store.system().apply_many(&self.fence, &remarks).await;
         let mut trouble = Ok(());
-        for ((service, _), outcome) in remarks.into_iter().zip(outcomes) {
+        for (remark, outcome) in remarks.into_iter().zip(outcomes) {
             if let Err(error) = outcome {
-                self.due.insert(service);
+                self.due.insert(remark.service);
                 trouble = Err(error.within("recording what a service waits for"));
             }
         }
@@ -365,14 +374,15 @@ impl Reconciler {
         let mut writes = Vec::new();
         for (state, decision) in decided.iter_mut() {
             if !decision.effects.is_empty() {
-                writes.push((state.service.id, std::mem::take(&mut decision.effects)));
+                writes.push(bound(state, std::mem::take(&mut decision.effects)));
             }
         }
         if writes.is_empty() {
             return decided.iter().map(|_| Ok(())).collect();
         }
         let results = self.parts.store.system().apply_many(&self.fence, &writes).await;
-        let mut results: HashMap<ServiceId, Result<()>> = writes.iter().map(|(id, _)| *id).zip(results).collect();
+        let mut results: HashMap<ServiceId, Result<()>> =
+            writes.iter().map(|decided| decided.service).zip(results).collect();
         decided
             .iter()
             .map(|(state, _)| results.remove(&state.service.id).unwrap_or(Ok(())))
@@ -463,6 +473,15 @@ impl Reconciler {
         if let PullEvent::Ended(outcome) = news.event {
             self.pulls.ended(news.deployment, outcome, Instant::now());
         }
+    }
+}
+
+/// Binds what was decided to the state that it was decided on.
+fn bound(state: &ServiceState, effects: Vec<Effect>) -> Decided {
+    Decided {
+        service: state.service.id,
+        revision: state.service.revision,
+        effects,
     }
 }
 

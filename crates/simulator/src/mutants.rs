@@ -66,6 +66,7 @@ pub enum Mutant {
     SkipSteps,
     // Of the store.
     SkipLease,
+    StaleDecision,
     ReuseVersion,
     PruneServing,
     RollbackToNow,
@@ -77,6 +78,7 @@ impl Mutant {
     pub fn of_store(self) -> Option<store::Mutant> {
         match self {
             Mutant::SkipLease => Some(store::Mutant::SkipLease),
+            Mutant::StaleDecision => Some(store::Mutant::StaleDecision),
             Mutant::ReuseVersion => Some(store::Mutant::ReuseVersion),
             Mutant::PruneServing => Some(store::Mutant::PruneServing),
             Mutant::RollbackToNow => Some(store::Mutant::RollbackToNow),

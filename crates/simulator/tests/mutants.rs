@@ -63,4 +63,5 @@ is_found! {
 
     a_version_number_that_is_given_again: ReuseVersion by [6, 9];
     a_rollback_to_something_else: RollbackToNow by [12];
+    a_decision_on_a_record_that_has_changed: StaleDecision by [1, 22];
 }

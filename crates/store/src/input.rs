@@ -234,7 +234,17 @@ pub struct Fence {
     pub holder: String,
 }
 
-/// One write of the reconcilers, see [`crate::System::apply`].
+/// What a reconciler decided to write about a service, and what it had seen of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decided {
+    pub service: ServiceId,
+    /// [`crate::Service::revision`] of the state that the decision rests on.
+    pub revision: i64,
+    /// In this order, all or none.
+    pub effects: Vec<Effect>,
+}
+
+/// One write of the reconcilers, see [`crate::System::apply_many`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Records the intent to run an instance, before the engine is asked.

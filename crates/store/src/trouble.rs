@@ -7,6 +7,8 @@
 pub enum Mutant {
     /// Writes of an overtaken reconciler are taken.
     SkipLease,
+    /// A decision is written whatever happened to its service since it was made.
+    StaleDecision,
     /// A new deployment gets the lowest version number that is free.
     ReuseVersion,
     /// Retention lets the serving deployment go.

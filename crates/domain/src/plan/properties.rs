@@ -8,7 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::world::{Behaviour, World, goal};
-use crate::{Advance, Gate, RolloutOptions, Stage, Step, Strategy};
+use crate::change::{Downtime, downtime};
+use crate::{Advance, Delivery, Gate, HealthCheck, Resources, RolloutOptions, Spec, Stage, Step, Strategy};
 
 #[derive(Debug, Clone)]
 enum Command {
@@ -65,7 +66,8 @@ fn steps() -> impl Strategy_<Value = Vec<Step>> {
         1 => (0..20_000u64).prop_map(Advance::AfterMs),
         1 => Just(Advance::Gate(Gate { min_requests: 10, observe_ms: 3_000, ..Gate::default() })),
     ];
-    let step = (1..101u32, prop::option::of(0..101u32), then);
+    let weight = prop_oneof![6 => 1..100u32, 1 => Just(100)];
+    let step = (weight, prop::option::of(0..101u32), then);
     let step = step.prop_map(|(weight, traffic, then)| Step { weight, traffic, then });
     prop::collection::vec(step, 0..4)
 }
@@ -108,6 +110,25 @@ fn options() -> impl Strategy_<Value = RolloutOptions> {
 }
 
 use proptest::strategy::Strategy as Strategy_;
+
+fn spec(version: u32) -> Spec {
+    Spec {
+        image: format!("app:{version}"),
+        digest: Some(format!("sha256:{version}")),
+        port: Some(8080),
+        instances: 1,
+        config: [].into(),
+        secrets: [].into(),
+        delivery: Delivery::Env,
+        command: None,
+        release: None,
+        health: HealthCheck::default(),
+        resources: Resources::default(),
+        strategy: Strategy::Rolling,
+        options: RolloutOptions::default(),
+        restart: 0,
+    }
+}
 
 fn apply(world: &mut World, command: &Command, options: &RolloutOptions) {
     match *command {
@@ -192,6 +213,49 @@ proptest! {
         } else {
             prop_assert_eq!(world.alive(), 0, "\n{}", world.log.join("\n"));
         }
+    }
+
+    /// What a plan says beforehand of downtime is what a rollout of well versions then does.
+    #[test]
+    fn the_downtime_that_is_foretold_is_the_downtime_that_comes(
+        before in 1..7u32,
+        after in 1..7u32,
+        max_unavailable in 0..9u32,
+        options in options(),
+        strategy in strategy(),
+        healthy_after in 1..2_000u64,
+        acknowledged_in in 0..100u64,
+    ) {
+        let options = RolloutOptions { max_unavailable, watch_ms: 0, ..options };
+        let spec = |instances, version| Spec {
+            instances,
+            strategy,
+            options: options.clone(),
+            ..spec(version)
+        };
+        let (foretold, why) = downtime(Some(&spec(before, 1)), &spec(after, 2), true);
+
+        let mut world = World::new();
+        world.acknowledged_in = Duration::from_millis(acknowledged_in);
+        let slow = Behaviour { healthy_after: Some(Duration::from_millis(healthy_after)), ..Behaviour::default() };
+        for version in ["v1", "v2"] {
+            world.behaviours.insert(crate::Template(version.into()), slow);
+        }
+        world.deploy(goal(1, before, Strategy::Rolling, RolloutOptions::default()));
+        world.run(Duration::from_secs(1_000));
+        prop_assert_eq!(world.routed_versions().len(), before as usize);
+        world.fewest_routed = usize::MAX;
+        world.deploy(goal(2, after, strategy, options.clone()));
+        for hour in 1..6 {
+            world.run(Duration::from_secs(3_600 * hour));
+            world.go_on();
+        }
+        prop_assert_eq!(world.routed_versions(), vec!["v2".to_owned(); after as usize]);
+        let nobody_served = world.fewest_routed == 0;
+        prop_assert_eq!(
+            nobody_served, foretold != Downtime::None,
+            "foretold {:?}: {}\n{}", foretold, why, world.log.join("\n")
+        );
     }
 
     /// A new version that never becomes healthy takes nothing away from the one that serves.

@@ -69,6 +69,8 @@ pub struct World {
     best_progress: (u64, Duration),
     counter: u128,
     pub most_live: u32,
+    /// Fewest targets of any table since it was set.
+    pub fewest_routed: usize,
 }
 
 /// How long a new control plane knows nobody's health.
@@ -110,6 +112,7 @@ impl World {
             best_progress: (0, Duration::ZERO),
             counter: 0,
             most_live: 0,
+            fewest_routed: 0,
         }
     }
 
@@ -443,6 +446,7 @@ impl World {
             let now = self.now;
             self.with(*id, |i| i.left_table = Some(now));
         }
+        self.fewest_routed = self.fewest_routed.min(self.routed.len());
         if plan.traffic != self.traffic {
             self.note(describe(&plan.traffic));
             self.traffic = plan.traffic;

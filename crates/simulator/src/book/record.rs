@@ -103,7 +103,7 @@ impl Pages {
         let added = state.instances.iter().rfind(|row| !known.rows.contains(&row.id))?;
         let mut known_to_us = [&state.active, &state.serving].into_iter().flatten();
         known_to_us.find(|d| d.id == added.deployment)?;
-        let goal = goal(state, known.state.as_ref())?;
+        let goal = goal(state)?;
         let serving = state.serving.as_ref().map_or(0, |d| d.spec.instances);
         let before = serving.max(known.previous_serving);
         let wanted = goal.spec.instances;
@@ -208,8 +208,7 @@ fn incoherence(state: &ServiceState, list: Option<&[Deployment]>) -> Option<Stri
 
 /// Invariant 22: nothing is added or taken away while a rollout is paused.
 fn step_in_a_pause(known: &Known, state: &ServiceState) -> Option<String> {
-    // A decision that was made before the pause may be recorded right after it.
-    let before = known.state.as_ref().filter(|_| known.moved < Instant::now())?;
+    let before = known.state.as_ref()?;
     // At a step what dies is replaced.
     let paused = |state: &ServiceState| {
         let paused = state.active.as_ref().filter(|d| d.stage == Stage::Paused && !d.at_step);
@@ -274,14 +273,9 @@ pub(super) fn floor(spec: &domain::Spec) -> u32 {
     spec.instances.saturating_sub(spec.options.max_unavailable)
 }
 
-/// Whose options rule over an intent: those of the rollout, also where that was cancelled in the instant between the
-/// decision and its record; else those of what serves. An instance of the version before is added under them too.
-fn goal<'s>(state: &'s ServiceState, before: Option<&ServiceState>) -> Option<&'s Deployment> {
+/// Whose options rule over an intent: those of the rollout, else those of what serves. An instance of the version before
+/// is added under them too.
+fn goal(state: &ServiceState) -> Option<&Deployment> {
     let drives = |d: &&Deployment| matches!(d.stage, Stage::Deploying | Stage::Paused | Stage::Finalizing);
-    let did = |d: &&Deployment| {
-        let before = before.and_then(|before| before.active.as_ref()).filter(drives);
-        before.is_some_and(|before| before.id == d.id)
-    };
-    let active = state.active.as_ref();
-    active.filter(|d| drives(d) || did(d)).or(state.serving.as_ref())
+    state.active.as_ref().filter(drives).or(state.serving.as_ref())
 }

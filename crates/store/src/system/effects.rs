@@ -9,9 +9,10 @@ use super::load::padded;
 use super::{System, lease};
 use crate::db::{Tx, args};
 use crate::deploy;
-use crate::input::{Effect, Fence, RollbackRequest};
+use crate::input::{Decided, Effect, Fence, RollbackRequest};
 use crate::ledger::{Actor, Line};
 use crate::rows::Service;
+use crate::trouble::Mutant;
 use crate::{read, rollback, sql};
 
 /// Gone instances that are remembered for each service.
@@ -20,7 +21,8 @@ const GONE_KEPT: i64 = 50;
 const TEXT_MAX: usize = 4000;
 
 impl System {
-    /// Writes the effects of one pass over one service, all or none, with their journal lines.
+    /// Writes effects on one service, all or none, with their journal lines, whatever was written to it meanwhile.
+    /// For those who decide nothing; reconcilers take [`System::apply_many`].
     ///
     /// # Errors
     /// `Conflict` when the lease is lost, when a stage is not what the caller saw, or when the service is gone: nothing
@@ -28,34 +30,50 @@ impl System {
     pub async fn apply(&self, fence: &Fence, service: ServiceId, effects: &[Effect]) -> Result<()> {
         let mut tx = self.write().await?;
         lease::check(&mut tx, fence).await?;
-        perform_alone(&mut tx, service, effects, &Actor::reconciler(&fence.holder)).await?;
+        let service = service_of(&mut tx, service).await?;
+        perform_all(&mut tx, service, effects, &Actor::reconciler(&fence.holder)).await?;
         tx.commit().await
     }
 
-    /// [`System::apply`] for many services with one commit. Each one succeeds or fails alone; where the commit itself
-    /// fails, all do.
-    pub async fn apply_many(&self, fence: &Fence, batch: &[(ServiceId, Vec<Effect>)]) -> Vec<Result<()>> {
-        if let [(service, effects)] = batch {
-            return vec![self.apply(fence, *service, effects).await];
-        }
-        match self.apply_batch(fence, batch).await {
+    /// Writes what was decided about many services with one commit. Each one succeeds or fails alone; where the commit
+    /// itself fails, all do.
+    ///
+    /// A decision is written to the record that it was made on and to no other: between the look and the write a user
+    /// may have paused, cancelled, scaled or deleted.
+    ///
+    /// # Errors
+    /// Of each: those of [`System::apply`], and `Conflict` when the service has another revision than
+    /// [`Decided::revision`]. Whoever decided looks again.
+    pub async fn apply_many(&self, fence: &Fence, batch: &[Decided]) -> Vec<Result<()>> {
+        let outcome = match batch {
+            [alone] => self.apply_alone(fence, alone).await.map(|()| vec![Ok(())]),
+            _ => self.apply_batch(fence, batch).await,
+        };
+        match outcome {
             Ok(results) => results,
             Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 
+    async fn apply_alone(&self, fence: &Fence, decided: &Decided) -> Result<()> {
+        let mut tx = self.write().await?;
+        lease::check(&mut tx, fence).await?;
+        perform_alone(&mut tx, decided, &Actor::reconciler(&fence.holder)).await?;
+        tx.commit().await
+    }
+
     /// All together first: each service is read and written with half the statements then. Where one fails, nothing of
     /// that has happened and each is tried for itself.
-    async fn apply_batch(&self, fence: &Fence, batch: &[(ServiceId, Vec<Effect>)]) -> Result<Vec<Result<()>>> {
+    async fn apply_batch(&self, fence: &Fence, batch: &[Decided]) -> Result<Vec<Result<()>>> {
         let mut tx = self.write().await?;
         lease::check(&mut tx, fence).await?;
         let actor = Actor::reconciler(&fence.holder);
-        let ids: Vec<ServiceId> = batch.iter().map(|(id, _)| *id).collect();
+        let ids: Vec<ServiceId> = batch.iter().map(|decided| decided.service).collect();
         let mut services = services(&mut tx, &ids).await?;
-        for (id, effects) in batch {
-            let done = match services.remove(id) {
-                Some(service) => perform_all(&mut tx, service, effects, &actor).await,
-                None => Err(gone(*id)),
+        for decided in batch {
+            let done = match services.remove(&decided.service) {
+                Some(service) => perform_seen(&mut tx, service, decided, &actor).await,
+                None => Err(gone(decided.service)),
             };
             match done {
                 Ok(()) => {}
@@ -70,14 +88,14 @@ impl System {
         Ok(batch.iter().map(|_| Ok(())).collect())
     }
 
-    async fn apply_each(&self, fence: &Fence, batch: &[(ServiceId, Vec<Effect>)]) -> Result<Vec<Result<()>>> {
+    async fn apply_each(&self, fence: &Fence, batch: &[Decided]) -> Result<Vec<Result<()>>> {
         let mut tx = self.write().await?;
         lease::check(&mut tx, fence).await?;
         let actor = Actor::reconciler(&fence.holder);
         let mut results = Vec::with_capacity(batch.len());
-        for (id, effects) in batch {
+        for decided in batch {
             let savepoint = tx.savepoint().await?;
-            let result = perform_alone(&mut tx, *id, effects, &actor).await;
+            let result = perform_alone(&mut tx, decided, &actor).await;
             match &result {
                 Ok(()) => tx.keep(savepoint).await?,
                 // The engine may have rolled everything back by itself (a full disk): there is no savepoint any more.
@@ -106,10 +124,25 @@ fn gone(id: ServiceId) -> Error {
     conflict(format!("Service {id} is gone"))
 }
 
-async fn perform_alone(tx: &mut Tx, id: ServiceId, effects: &[Effect], actor: &Actor) -> Result<()> {
+async fn service_of(tx: &mut Tx, id: ServiceId) -> Result<Service> {
     let row = tx.first(sql::SERVICE_ROW, args![id]).await?;
-    let service = read::service(&row.ok_or_else(|| gone(id))?)?;
-    perform_all(tx, service, effects, actor).await
+    read::service(&row.ok_or_else(|| gone(id))?)
+}
+
+async fn perform_alone(tx: &mut Tx, decided: &Decided, actor: &Actor) -> Result<()> {
+    let service = service_of(tx, decided.service).await?;
+    perform_seen(tx, service, decided, actor).await
+}
+
+/// Inside the writing transaction, so that nothing can change in between.
+async fn perform_seen(tx: &mut Tx, service: Service, decided: &Decided, actor: &Actor) -> Result<()> {
+    if service.revision != decided.revision && !tx.has(Mutant::StaleDecision) {
+        return Err(conflict(format!(
+            "Service {} is at revision {} and the decision was made on revision {}; look again",
+            service.id, service.revision, decided.revision
+        )));
+    }
+    perform_all(tx, service, &decided.effects, actor).await
 }
 
 async fn perform_all(tx: &mut Tx, mut service: Service, effects: &[Effect], actor: &Actor) -> Result<()> {

@@ -155,6 +155,15 @@ impl World {
         self.system().apply(&self.fence().await, service, &effects).await
     }
 
+    /// A decision made on what the record says now.
+    pub(crate) async fn decided(&self, service: ServiceId, effects: Vec<Effect>) -> Decided {
+        Decided {
+            service,
+            revision: self.state(service).await.service.revision,
+            effects,
+        }
+    }
+
     pub(crate) async fn state(&self, service: ServiceId) -> ServiceState {
         self.system().load(&[service]).await.unwrap().remove(0)
     }

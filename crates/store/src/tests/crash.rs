@@ -37,7 +37,9 @@ async fn writer_that_is_killed() {
         let deploying = stage(first.id, Stage::Queued, Stage::Deploying);
         world.system().apply(&fence, service.id, &[deploying]).await.unwrap();
         println!("acknowledged {} {} deploying", service.id, first.id);
-        let batch = [(service.id, vec![stage(first.id, Stage::Deploying, Stage::Succeeded)])];
+        let batch = [world
+            .decided(service.id, vec![stage(first.id, Stage::Deploying, Stage::Succeeded)])
+            .await];
         world.system().apply_many(&fence, &batch).await.remove(0).unwrap();
         println!("acknowledged {} {} succeeded", service.id, first.id);
     }

@@ -6,7 +6,7 @@ use domain::{ServiceId, Stage};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::bed::{image, message, stage, web};
+use super::bed::{image, instance, message, stage, web};
 use super::both;
 use crate::db::args;
 use crate::*;
@@ -26,7 +26,8 @@ both! {
         let effects = [stage(first.id, Stage::Queued, Stage::Deploying)];
         let before = world.state(service.id).await;
         assert!(matches!(system.apply(&old, service.id, &effects).await.unwrap_err().kind, Kind::Conflict(_)));
-        let many = system.apply_many(&old, &[(service.id, effects.to_vec())]).await;
+        let decided = world.decided(service.id, effects.to_vec()).await;
+        let many = system.apply_many(&old, &[decided]).await;
         assert!(matches!(&many[0].as_ref().unwrap_err().kind, Kind::Conflict(_)));
         assert_eq!(world.state(service.id).await, before);
         system.apply(&new, service.id, &effects).await.unwrap();
@@ -43,18 +44,46 @@ both! {
             let wrong = stage(first.id, Stage::Deploying, Stage::Succeeded);
             let right = stage(first.id, Stage::Queued, Stage::Deploying);
             let running = Effect::SetRunning { count: 9 };
-            batch.push((service.id, if n % 2 == 0 { vec![running, right] } else { vec![running, right, wrong.clone(), wrong] }));
+            let effects = if n % 2 == 0 { vec![running, right] } else { vec![running, right, wrong.clone(), wrong] };
+            batch.push(world.decided(service.id, effects).await);
         }
-        batch.push((ServiceId(Uuid::now_v7()), vec![Effect::SetRunning { count: 1 }]));
+        let nobody = ServiceId(Uuid::now_v7());
+        batch.push(Decided { service: nobody, revision: 1, effects: vec![Effect::SetRunning { count: 1 }] });
         let results = world.system().apply_many(&world.fence().await, &batch).await;
         let done: Vec<bool> = results.iter().map(Result::is_ok).collect();
         assert_eq!(done, [true, false, true, false, true, false, false]);
-        for ((id, _), done) in batch.iter().zip(&done).take(6) {
-            let state = world.state(*id).await;
+        for (decided, done) in batch.iter().zip(&done).take(6) {
+            let state = world.state(decided.service).await;
             let expected = if *done { (9, Some(Stage::Deploying)) } else { (0, Some(Stage::Queued)) };
             assert_eq!((state.service.instances_running, state.service.last_stage), expected);
         }
         journal_is_whole(&world).await;
+    }
+
+    async fn a_decision_is_written_to_the_record_that_it_was_made_on_and_to_no_other(world: World) {
+        let me = world.tenant("me").await;
+        let mut decided = Vec::new();
+        for name in ["alone", "moved", "quiet"] {
+            let (service, first) = me.create_service(web(name)).await.unwrap();
+            world.apply(service.id, vec![stage(first.id, Stage::Queued, Stage::Deploying)]).await.unwrap();
+            let add = Effect::AddInstance { id: instance(), deployment: first.id, template: first.template };
+            decided.push(world.decided(service.id, vec![add]).await);
+        }
+        for paused in &decided[..2] {
+            me.pause(paused.service).await.unwrap();
+        }
+        let (system, fence) = (world.system(), world.fence().await);
+        let conflicts = |results: Vec<Result<()>>| -> Vec<bool> {
+            results.iter().map(|result| matches!(result, Err(error) if matches!(error.kind, Kind::Conflict(_)))).collect()
+        };
+        assert_eq!(conflicts(system.apply_many(&fence, &decided[..1]).await), [true]);
+        assert_eq!(conflicts(system.apply_many(&fence, &decided[1..]).await), [true, false]);
+        for (decided, instances) in decided.iter().zip([0, 0, 1]) {
+            assert_eq!(world.state(decided.service).await.instances.len(), instances);
+        }
+        // Made anew on what is there now, it is taken.
+        let anew = world.decided(decided[0].service, vec![Effect::SetRunning { count: 1 }]).await;
+        assert_eq!(conflicts(system.apply_many(&fence, &[anew]).await), [false]);
     }
 
     async fn the_journal_can_be_neither_changed_nor_deleted(world: World) {
