@@ -174,13 +174,6 @@ pub fn downtime(before: Option<&Spec>, after: &Spec, replaces: bool) -> (Downtim
                 options.max_unavailable
             ),
         ),
-        Strategy::Canary if leaves_at_once(before, after) => (
-            Downtime::Restart,
-            format!(
-                "the first step is all of it, and max_unavailable is {}: all instances may be missing at once",
-                options.max_unavailable
-            ),
-        ),
         Strategy::Rolling | Strategy::Canary => (
             Downtime::None,
             "new instances are healthy and routed before old ones leave".to_owned(),
@@ -190,14 +183,6 @@ pub fn downtime(before: Option<&Spec>, after: &Spec, replaces: bool) -> (Downtim
             "the new version is there at full size before requests are switched to it".to_owned(),
         ),
     }
-}
-
-/// Whether a canary's first step keeps no instance of the old version and nothing makes it wait for the new ones.
-fn leaves_at_once(before: &Spec, after: &Spec) -> bool {
-    let first = after.options.steps.first();
-    let base = before.instances.min(after.instances);
-    let keeps_none = first.is_some_and(|step| step.traffic.is_none() && step.sizes(base).original == 0);
-    keeps_none && after.options.max_unavailable >= base
 }
 
 /// Most memory, in MiB, that the service's instances may use at one instant of the change, each at its limit.

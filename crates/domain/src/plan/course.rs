@@ -128,7 +128,7 @@ impl<'a> Course<'a> {
         let surge = self.goal.options.surge(self.goal.instances);
         let surge = match self.goal.strategy {
             Strategy::Rolling | Strategy::Recreate => surge,
-            Strategy::Canary => surge.max(self.canary_surge()),
+            Strategy::Canary => surge.max(self.canary_surge(self.goal.instances.max(before))),
             Strategy::BlueGreen => surge.max(self.goal.instances),
         };
         let release = u32::from(matches!(self.leg, Leg::Release(_)));
@@ -140,9 +140,10 @@ impl<'a> Course<'a> {
         self.goal.options.uncounted_stopping(self.goal.instances)
     }
 
-    fn canary_surge(&self) -> u32 {
+    /// What this leg wants above the larger of both sizes, at least 1.
+    fn canary_surge(&self, larger: u32) -> u32 {
         let Sizes { canary, original } = self.wanted();
-        (canary + original).saturating_sub(self.base()).max(1)
+        (canary + original).saturating_sub(larger).max(1)
     }
 
     /// Invariant 2: fewest available instances that a voluntary retirement may leave.
@@ -151,7 +152,10 @@ impl<'a> Course<'a> {
             Leg::Step { .. } if self.goal.strategy == Strategy::Canary => self.base(),
             Leg::Release(_) | Leg::Step { .. } | Leg::Through => self.goal.instances,
         };
-        wanted.saturating_sub(self.goal.options.max_unavailable)
+        // Rolling takes its user at their word, and the plan says so beforehand (`change::downtime`). A canary is there
+        // to risk a part only, and always has room for one above.
+        let least = u32::from(self.goal.strategy == Strategy::Canary).min(wanted);
+        wanted.saturating_sub(self.goal.options.max_unavailable).max(least)
     }
 
     /// Requests go over to the goal by one table, when all of it is ready.

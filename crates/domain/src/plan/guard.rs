@@ -73,7 +73,8 @@ fn availability_floor(course: Option<&Course>, observed: &Observed, plan: &Plan)
     let goal = course.goal;
     let healthy = |seen: &Seen| {
         let healthy = match seen.health {
-            Health::Passing { since } => since >= goal.options.min_ready(),
+            // What is to be replaced carries its requests, however short it has been healthy.
+            Health::Passing { since } => since >= goal.options.min_ready() || seen.template != goal.template,
             Health::Unknown => seen.route == RouteState::In,
             Health::Failing { .. } => false,
         };

@@ -225,6 +225,7 @@ proptest! {
         strategy in strategy(),
         healthy_after in 1..2_000u64,
         acknowledged_in in 0..100u64,
+        goes_back in any::<bool>(),
     ) {
         let options = RolloutOptions { max_unavailable, watch_ms: 0, ..options };
         let spec = |instances, version| Spec {
@@ -245,7 +246,11 @@ proptest! {
         world.run(Duration::from_secs(1_000));
         prop_assert_eq!(world.routed_versions().len(), before as usize);
         world.fewest_routed = usize::MAX;
-        world.deploy(goal(2, after, strategy, options.clone()));
+        let next = goal(2, after, strategy, options.clone());
+        match goes_back {
+            true => world.roll_back(next),
+            false => world.deploy(next),
+        }
         for hour in 1..6 {
             world.run(Duration::from_secs(3_600 * hour));
             world.go_on();

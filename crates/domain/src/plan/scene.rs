@@ -68,9 +68,12 @@ impl<'a> Scene<'a> {
         self.course.as_ref().is_none_or(|course| course.goal.routable)
     }
 
-    /// Healthy for the minimum time.
+    /// Healthy, and one of the goal's for the minimum time. What is replaced is not asked for a time that may be newer
+    /// than itself: it carries its requests already.
     pub fn is_ready(&self, seen: &Seen) -> bool {
-        let min_ready = self.course.as_ref().map(|c| c.goal.options.min_ready());
+        let goal = self.course.as_ref().map(|course| course.goal);
+        let min_ready = goal.filter(|goal| goal.template == seen.template);
+        let min_ready = min_ready.map(|goal| goal.options.min_ready());
         let healthy = match seen.health {
             Health::Passing { since } => since >= min_ready.unwrap_or_default(),
             // The control plane was restarted: what the edge serves is taken to be well until checks say otherwise.

@@ -206,7 +206,8 @@ fn incoherence(state: &ServiceState, list: Option<&[Deployment]>) -> Option<Stri
     })
 }
 
-/// Invariant 22: nothing is added or taken away while a rollout is paused.
+/// Invariant 22: nothing of it is added and nothing is taken away while a rollout is paused; what dies is made up for by
+/// the version that serves.
 fn step_in_a_pause(known: &Known, state: &ServiceState) -> Option<String> {
     let before = known.state.as_ref()?;
     // At a step what dies is replaced.
@@ -221,12 +222,15 @@ fn step_in_a_pause(known: &Known, state: &ServiceState) -> Option<String> {
         let rows = state.instances.iter().filter(|row| row.state == InstanceState::Wanted);
         rows.map(|row| row.id).collect()
     };
+    let serving = state.serving.as_ref().map(|serving| serving.id);
     let known_before: BTreeSet<InstanceId> = before.instances.iter().map(|row| row.id).collect();
     let retired = state
         .instances
         .iter()
         .filter(|row| row.state == InstanceState::Retiring);
-    let added = wanted(state).difference(&known_before).count();
+    let added = state.instances.iter();
+    let added = added.filter(|row| !known_before.contains(&row.id) && Some(row.deployment) != serving);
+    let added = added.count();
     let retired = retired.filter(|row| wanted(before).contains(&row.id)).count();
     (added + retired > 0).then(|| format!("{added} instances are added and {retired} retired in a pause"))
 }
@@ -238,11 +242,16 @@ fn surge(spec: &domain::Spec) -> u32 {
         Strategy::Rolling | Strategy::Recreate => 0,
         Strategy::BlueGreen => wanted,
         Strategy::Canary => {
-            let both = spec.options.steps.iter().map(|step| step.sizes(wanted));
-            both.map(|sizes| (sizes.canary + sizes.original).saturating_sub(wanted))
-                .max()
-                .unwrap_or(0)
-                .max(1)
+            let steps = &spec.options.steps;
+            let above = steps.iter().enumerate().map(|(n, step)| {
+                let sizes = step.sizes(wanted);
+                // Weighed requests, here or until this step is reached, keep the old version large enough for its part.
+                let weights = steps[n.saturating_sub(1)..=n].iter().filter_map(|step| step.traffic);
+                let to_original = weights.min().map_or(0, |least| 100 - least.min(100));
+                let original = sizes.original.max((wanted * to_original).div_ceil(100));
+                (sizes.canary + original).saturating_sub(wanted)
+            });
+            above.max().unwrap_or(0).max(1)
         }
     };
     own.max(spec.options.surge(wanted))
