@@ -2,19 +2,21 @@
 //! `bin/bench scale` prints what it measures.
 //!
 //! A step is one instance started or stopped. Steps are divided by the CPU time of the whole process, the fake engine
-//! and SQLite's thread included: what one core can do.
+//! and SQLite's thread included: what one core can do. A planner's step is one plan with its guard, over a service of that
+//! rollout as it was seen then: what the rules alone take, without reading and writing.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use async_trait::async_trait;
 use clap::Parser;
+use domain::plan::{Desired, Observed};
 use domain::routing::{EdgeView, RoutingTable};
 use domain::{Behaviour, DeploymentId, HealthCheck, InstanceId, ProjectId, ServiceId};
 use engine::{Engine, InstanceSpec};
-use reconcile::{EdgePort, ImageSource, Live, ObtainError, Parts, Reconciler, Settings};
+use reconcile::{EdgePort, ImageSource, Live, ObtainError, Parts, Planner, Reconciler, Settings};
 use store::{NewService, OpenOptions, Principal, RootKey, Scope, ServiceKind, ServicePatch, Store, Via};
 use testkit::{FakeEdge, FakeEngine, Script};
 use tokio::sync::watch;
@@ -23,6 +25,10 @@ use uuid::Uuid;
 
 /// Longest wait for any of the stages.
 const PATIENCE: Duration = Duration::from_secs(900);
+/// Scenes that the planner alone is measured on.
+const SCENES: usize = 2_000;
+/// How long it is measured.
+const PLANNING: Duration = Duration::from_secs(2);
 
 #[derive(Parser)]
 #[command(about = "Measures the control plane with very many instances")]
@@ -51,6 +57,7 @@ async fn main() -> anyhow::Result<()> {
     scale.until_all_serve(1).await?;
     let settled = resident();
 
+    scale.scenes.begin();
     let (began, cpu) = (Instant::now(), cpu_seconds());
     scale.change_images(&services).await?;
     scale.until_all_serve(2).await?;
@@ -62,6 +69,7 @@ async fn main() -> anyhow::Result<()> {
     println!("instances {}", scale.total());
     println!("steps_per_cpu_second {:.0}", steps as f64 / cpu);
     println!("steps_per_second {:.0}", steps as f64 / wall);
+    println!("planner_steps_per_second {:.0}", scale.scenes.pace());
     println!("recovery_seconds {:.2}", scale.recover().await?);
     let alone = engine_bytes(&arguments)?;
     let each = settled.saturating_sub(before).saturating_sub(alone) / scale.total().max(1);
@@ -75,6 +83,7 @@ struct Scale {
     scope: Scope,
     engine: FakeEngine,
     edge: FakeEdge,
+    scenes: Scenes,
     services: usize,
     instances: u32,
 }
@@ -100,6 +109,7 @@ impl Scale {
             scope,
             engine: engine(),
             edge: FakeEdge::new(),
+            scenes: Scenes::default(),
             services: arguments.services,
             instances: arguments.instances,
         })
@@ -115,7 +125,7 @@ impl Scale {
             engine: Arc::new(self.engine.clone()),
             edge: Arc::new(Wire(self.edge.clone())),
             images: Arc::new(ThinAir),
-            planner: Arc::new(reconcile::guarded),
+            planner: self.scenes.planner(),
             clock: Arc::new(now_us),
             new_id: Arc::new(Uuid::now_v7),
             settings: Settings {
@@ -201,6 +211,43 @@ impl Scale {
                 );
             }
         }
+    }
+}
+
+/// What the planner was told in the middle of the rollout.
+#[derive(Clone, Default)]
+struct Scenes(Arc<Mutex<Vec<(Desired, Observed)>>>);
+
+impl Scenes {
+    /// The product's planner; it is listened to from [`Scenes::begin`] until there is enough.
+    fn planner(&self) -> Planner {
+        let scenes = self.0.clone();
+        Arc::new(move |desired, observed| {
+            let mut scenes = scenes.lock().unwrap_or_else(PoisonError::into_inner);
+            if scenes.len() < scenes.capacity() {
+                scenes.push((desired.clone(), observed.clone()));
+            }
+            reconcile::guarded(desired, observed)
+        })
+    }
+
+    fn begin(&self) {
+        let mut scenes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        scenes.reserve_exact(SCENES);
+    }
+
+    /// Plans with their guard for each second of this thread.
+    fn pace(&self) -> f64 {
+        let scenes = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let (began, cpu) = (Instant::now(), cpu_seconds());
+        let mut planned = 0usize;
+        while began.elapsed() < PLANNING && !scenes.is_empty() {
+            for (desired, observed) in &scenes {
+                std::hint::black_box(reconcile::guarded(desired, observed).is_ok());
+            }
+            planned += scenes.len();
+        }
+        planned as f64 / (cpu_seconds() - cpu).max(0.01)
     }
 }
 

@@ -284,7 +284,7 @@ pub(super) fn floor(spec: &domain::Spec) -> u32 {
 
 /// Whose options rule over an intent: those of the rollout, else those of what serves. An instance of the version before
 /// is added under them too.
-fn goal(state: &ServiceState) -> Option<&Deployment> {
+pub(super) fn goal(state: &ServiceState) -> Option<&Deployment> {
     let drives = |d: &&Deployment| matches!(d.stage, Stage::Deploying | Stage::Paused | Stage::Finalizing);
     state.active.as_ref().filter(drives).or(state.serving.as_ref())
 }

@@ -8,7 +8,7 @@ use domain::{InstanceId, ServiceId, Strategy};
 use store::{Deployment, InstanceState};
 use tokio::time::Instant;
 
-use super::record::floor;
+use super::record::{floor, goal};
 use super::{Book, Pages, Truth, label};
 
 /// Longest way of a table to the edge, with slow acknowledgements.
@@ -162,7 +162,9 @@ impl Pages {
             return self.violate(21, what);
         }
         let Some(serving) = &state.serving else { return };
-        if state.service.deleting || state.service.strategy == Strategy::Recreate {
+        // Of the version that is gone to, whatever its service wants of later ones.
+        let recreates = goal(state).is_some_and(|goal| goal.spec.strategy == Strategy::Recreate);
+        if state.service.deleting || recreates {
             return;
         }
         let goals = [Some(serving), state.active.as_ref()];

@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use super::{Bench, Measure, Row};
 
 const STEPS_AIM: f64 = 2_000.0;
+const PLANNER_AIM: f64 = 100_000.0;
 const RECOVERY_AIM_S: f64 = 2.0;
 const BYTES_AIM: f64 = 2_000.0;
 /// Services of ten instances each.
@@ -39,12 +40,20 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<Vec<Row>> {
             "instances started and stopped, all of {instances} changing image, one core"
         ))
     };
+    let planned = value("planner_steps_per_second")?;
+    let planner = Row {
+        ours: Measure::new(planned, "steps/s").text(),
+        aim: format!(">= {PLANNER_AIM} steps/s"),
+        met: Some(planned >= PLANNER_AIM),
+        ..Row::new("plans with their guard, over the services of that rollout, one core")
+    };
     let recovery = Row::new(format!(
         "from a new control plane to its first table, {instances} instances"
     ));
     let each = Row::new("resident memory of the control plane for each instance");
     Ok(vec![
         steps,
+        planner,
         recovery.at_most(Measure::new(value("recovery_seconds")?, "s"), RECOVERY_AIM_S),
         each.at_most(Measure::new(value("resident_bytes_per_instance")?, "B"), BYTES_AIM),
     ])
