@@ -245,8 +245,12 @@ fn surge(spec: &domain::Spec) -> u32 {
             let steps = &spec.options.steps;
             let above = steps.iter().enumerate().map(|(n, step)| {
                 let sizes = step.sizes(wanted);
-                // Weighed requests, here or until this step is reached, keep the old version large enough for its part.
-                let weights = steps[n.saturating_sub(1)..=n].iter().filter_map(|step| step.traffic);
+                // Weighed requests, here or until this step is reached, keep the old version large enough for its part; until
+                // the first weighed step is reached that is all of them.
+                let until = n
+                    .checked_sub(1)
+                    .map_or(step.traffic.map(|_| 0), |before| steps[before].traffic);
+                let weights = [until, step.traffic].into_iter().flatten();
                 let to_original = weights.min().map_or(0, |least| 100 - least.min(100));
                 let original = sizes.original.max((wanted * to_original).div_ceil(100));
                 (sizes.canary + original).saturating_sub(wanted)
