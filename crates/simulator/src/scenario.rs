@@ -13,6 +13,8 @@ use crate::life::{Aim, Fate};
 pub const VERSIONS: u64 = 5;
 /// Instances that a service of the simulation wants at most; small numbers meet all the corners.
 const INSTANCES_MAX: u64 = 5;
+/// Deployments that a flood asks for at once; more than are kept of a service.
+pub const FLOOD: u64 = 12;
 /// How long commands and faults go on.
 const ACTION: Duration = Duration::from_secs(120);
 
@@ -72,6 +74,8 @@ pub enum What {
     Resume(usize),
     /// Two images at once, the second before anybody could see the first.
     ImageTwice(usize, u64, u64),
+    /// [`FLOOD`] images at once, beginning after this one: more than are kept come after the one that serves.
+    Flood(usize, u64),
     /// Another strategy and other options, from the next deployment on.
     Manner(usize, Strategy, RolloutOptions),
     Delete(usize),
@@ -126,6 +130,14 @@ impl Scenario {
         let faults = if dice.chance(150) { 0 } else { 1 + dice.below(9) };
         for _ in 0..faults {
             fault(&mut dice, &mut events);
+        }
+        // Dice of their own, so that no other seed means something else for it.
+        let mut flood = Dice::new(seed ^ 0xF100_0000_0000_0000);
+        if flood.chance(80) {
+            let of = flood.below(services.len() as u64) as usize;
+            let at = ms(&mut flood, ACTION.as_millis() as u64);
+            let what = What::Flood(of, 1 + flood.below(VERSIONS));
+            events.push(Event { at, what });
         }
         events.sort_by_key(|event| event.at);
         Scenario { seed, services, events }

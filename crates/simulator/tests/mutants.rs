@@ -62,6 +62,7 @@ is_found! {
     a_canary_that_waits_at_no_step: SkipSteps by [22];
 
     a_version_number_that_is_given_again: ReuseVersion by [6, 9];
+    a_retention_that_lets_go_what_serves: PruneServing by [23];
     a_rollback_to_something_else: RollbackToNow by [12];
     a_decision_on_a_record_that_has_changed: StaleDecision by [1, 22];
 }

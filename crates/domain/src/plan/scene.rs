@@ -1,5 +1,7 @@
 //! One service at one instant, its instances sorted into the roles that the rules speak of.
 
+use std::borrow::Cow;
+
 use super::course::{Course, Leg};
 use super::inputs::{Desired, Health, Observed, Process, RouteState, Seen};
 use crate::RolloutOptions;
@@ -126,11 +128,11 @@ impl<'a> Scene<'a> {
     }
 
     /// Those of the goal; the defaults where nothing is wanted.
-    pub fn options(&self) -> RolloutOptions {
-        self.course
-            .as_ref()
-            .map(|course| course.goal.options.clone())
-            .unwrap_or_default()
+    pub fn options(&self) -> Cow<'a, RolloutOptions> {
+        match &self.course {
+            Some(course) => Cow::Borrowed(&course.goal.options),
+            None => Cow::Owned(RolloutOptions::default()),
+        }
     }
 
     /// All of the goal is ready, and the strategy turns to it by one table.

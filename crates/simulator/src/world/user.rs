@@ -11,7 +11,7 @@ use testkit::fake_engine::Chaos;
 use super::{Ruin, World};
 use crate::book::killed;
 use crate::life::Op;
-use crate::scenario::{Scenario, What, port};
+use crate::scenario::{FLOOD, Scenario, VERSIONS, What, port};
 
 impl World {
     pub(super) async fn play(&self, scenario: &Scenario) -> domain::Result<()> {
@@ -181,6 +181,10 @@ fn command(scenario: &Scenario, what: &What) -> Option<(usize, Vec<ServicePatch>
     let (n, wishes) = match what {
         What::Image(n, version) => (n, vec![image(*n, *version)]),
         What::ImageTwice(n, first, second) => (n, vec![image(*n, *first), image(*n, *second)]),
+        What::Flood(n, first) => {
+            let version = |nth| 1 + (first + nth) % VERSIONS;
+            (n, (0..FLOOD).map(|nth| image(*n, version(nth))).collect())
+        }
         What::Scale(n, instances) => {
             let instances = Some(*instances);
             (

@@ -4,10 +4,12 @@
 //! between threads, which is ten times what SQLite itself takes. Here the same statements run on the same SQLite with
 //! the same schema, and are over when they answer. The tests of the store run with it as with the others.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use domain::Result;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, Value as Cell, ValueRef};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -20,11 +22,24 @@ const STATEMENT_CACHE: usize = 512;
 
 /// A handle of the one connection.
 #[derive(Clone)]
-pub(crate) struct Local(Arc<Mutex<Connection>>);
+pub(crate) struct Local(Arc<Mutex<Session>>);
+
+struct Session {
+    connection: Connection,
+    /// By the text of the statement.
+    shapes: HashMap<String, Arc<Shape>>,
+}
+
+/// What is the same each time a statement runs.
+struct Shape {
+    columns: Arc<[String]>,
+    /// For each of SQLite's places the value that it takes, counted from 1.
+    places: Vec<usize>,
+}
 
 /// One transaction. Dropped, it never happened.
 pub(crate) struct LocalTx {
-    connection: OwnedMutexGuard<Connection>,
+    session: OwnedMutexGuard<Session>,
     open: bool,
 }
 
@@ -39,6 +54,8 @@ impl Local {
         let opened = || {
             let connection = Connection::open_in_memory()?;
             connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+            // Else a statement is compiled anew whenever another limit is bound to it.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             // As the product's driver has it, but for what only a disk needs.
             connection
                 .execute_batch("pragma foreign_keys = on; pragma journal_mode = memory; pragma synchronous = off")?;
@@ -46,12 +63,13 @@ impl Local {
             Ok(connection)
         };
         let connection = opened().map_err(|error: rusqlite::Error| translate_local(&error, "open in memory"))?;
-        Ok(Local(Arc::new(Mutex::new(connection))))
+        let shapes = HashMap::new();
+        Ok(Local(Arc::new(Mutex::new(Session { connection, shapes }))))
     }
 
     pub(super) async fn begin(&self, how: &str) -> Result<LocalTx> {
         let mut tx = LocalTx {
-            connection: self.0.clone().lock_owned().await,
+            session: self.0.clone().lock_owned().await,
             open: false,
         };
         tx.run(how, &[])?;
@@ -62,9 +80,11 @@ impl Local {
 
 impl LocalTx {
     pub(super) fn run(&mut self, sql: &str, values: &[Value]) -> Result<u64> {
-        let run = || {
-            let mut statement = self.connection.prepare_cached(sql)?;
-            bind(&mut statement, sql, values)?;
+        let Session { connection, shapes } = &mut *self.session;
+        let mut run = || {
+            let mut statement = connection.prepare_cached(sql)?;
+            let shape = shape(shapes, sql, &statement);
+            bind(&mut statement, &shape, values)?;
             statement.raw_execute().map(|rows| rows as u64)
         };
         run().map_err(|error| translate_local(&error, sql))
@@ -72,10 +92,12 @@ impl LocalTx {
 
     /// At most `limit` rows.
     pub(super) fn all(&mut self, sql: &str, values: &[Value], limit: usize) -> Result<Vec<Row>> {
-        let read = || {
-            let mut statement = self.connection.prepare_cached(sql)?;
-            bind(&mut statement, sql, values)?;
-            let columns: Arc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let Session { connection, shapes } = &mut *self.session;
+        let mut read = || {
+            let mut statement = connection.prepare_cached(sql)?;
+            let shape = shape(shapes, sql, &statement);
+            bind(&mut statement, &shape, values)?;
+            let columns = &shape.columns;
             let mut found = Vec::new();
             let mut rows = statement.raw_query();
             while let Some(row) = rows.next()? {
@@ -107,21 +129,35 @@ impl Drop for LocalTx {
     }
 }
 
+fn shape(shapes: &mut HashMap<String, Arc<Shape>>, sql: &str, statement: &rusqlite::Statement<'_>) -> Arc<Shape> {
+    if let Some(known) = shapes.get(sql) {
+        return known.clone();
+    }
+    let columns = statement.column_names().into_iter().map(str::to_owned).collect();
+    let places = places(sql);
+    let shape = Arc::new(Shape { columns, places });
+    shapes.insert(sql.to_owned(), shape.clone());
+    shape
+}
+
 /// `$3` means the third value, wherever it stands. SQLite numbers its places by first mention.
-fn bind(statement: &mut rusqlite::Statement<'_>, sql: &str, values: &[Value]) -> rusqlite::Result<()> {
-    let mut mentioned = 0u128;
-    let mut place = 0;
+fn places(sql: &str) -> Vec<usize> {
+    let mut places = Vec::new();
     for rest in sql.split('$').skip(1) {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let number: usize = rest[..digits].parse().unwrap_or(0);
-        let missing = rusqlite::Error::InvalidParameterCount(values.len(), number);
-        let bit = 1u128.checked_shl(number as u32).unwrap_or(0);
-        if mentioned & bit == 0 {
-            mentioned |= bit;
-            place += 1;
-            let value = number.checked_sub(1).and_then(|n| values.get(n)).ok_or(missing)?;
-            statement.raw_bind_parameter(place, value)?;
+        let number = rest[..digits].parse().unwrap_or(0);
+        if !places.contains(&number) {
+            places.push(number);
         }
+    }
+    places
+}
+
+fn bind(statement: &mut rusqlite::Statement<'_>, shape: &Shape, values: &[Value]) -> rusqlite::Result<()> {
+    for (place, number) in (1..).zip(&shape.places) {
+        let missing = rusqlite::Error::InvalidParameterCount(values.len(), *number);
+        let value = number.checked_sub(1).and_then(|n| values.get(n)).ok_or(missing)?;
+        statement.raw_bind_parameter(place, value)?;
     }
     Ok(())
 }

@@ -29,5 +29,5 @@ statements! {
         "select ", line!(), " from audit a where a.project = $3 and a.seq < $1 order by a.seq desc limit $2"
     );
     /// Newest first.
-    AUDIT_COUNTED = "select at_us from audit where account = $1 and bucket = $2 order by seq desc limit $3";
+    AUDIT_COUNTED = "select at_us from audit where account = $1 and bucket = $2 order by seq desc limit cast($3 as bigint)";
 }

@@ -70,7 +70,8 @@ statements! {
     /// OPEN-7: all but the newest ten, what serves, what is on its way, and the target of a rollback on its way.
     DEPLOYMENTS_TO_PRUNE = "select d.id, d.secret, d.created_at_us from deployment d
         where d.service = $1 and d.stage in ('succeeded', 'failed', 'canceled', 'superseded') and d.id <> $2
-            and d.id not in (select x.id from deployment x where x.service = $1 order by x.version desc limit $3)
+            and d.id not in (select x.id from deployment x where x.service = $1
+                order by x.version desc limit cast($3 as bigint))
             and not exists (select 1 from deployment y where y.service = $1 and y.rollback_from = d.id
                 and y.stage in ('queued', 'deploying', 'paused', 'finalizing', 'canceling'))";
     DEPLOYMENT_TIMES = "select created_at_us from deployment where service = $1";

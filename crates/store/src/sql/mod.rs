@@ -4,6 +4,9 @@
 //! compares (parameters, columns). `$1` means the first argument on both; SQLite takes a missing argument for NULL, so
 //! the number of arguments is asserted when a statement runs.
 //!
+//! Statements that run often say `limit cast($n as bigint)`: SQLite looks at the value of a bare `limit $n` when it
+//! plans, and then compiles the statement anew at each use.
+//!
 //! Statements of tenants begin with `$1` the caller's account and `$2` whether it is an administrator. Where a single
 //! row is asked for, `role` says what the caller may do with it, and null that it is another's. Lists take `$3` a project ('' for all), `$4` a kind or parent ('' for all), and end in an ordering made
 //! of fragments that are `'static` as well, see [`crate::list`].

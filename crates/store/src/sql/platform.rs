@@ -73,7 +73,7 @@ statements! {
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     JOURNAL_OF_DEPLOYMENT = "select j.seq, j.deployment, j.service, j.at_us, j.actor, j.from_stage, j.to_stage,
             j.reason, j.details
-        from journal j where j.deployment = $1 and j.seq > $2 order by j.seq limit $3";
+        from journal j where j.deployment = $1 and j.seq > $2 order by j.seq limit cast($3 as bigint)";
 
     /// Takes a lease that is free, over, or already the holder's.
     LEASE_TAKE = "insert into lease (name, number, holder, expires_at_us) values ($1, 1, $2, $3)

@@ -116,7 +116,7 @@ statements! {
         where id = $1";
     SERVICE_DELETE = "delete from service where id = $1";
     SERVICE_ROW = concat!("select ", service!(), " from service s where s.id = $1");
-    SERVICES_CHANGED = "select id, revision from service where revision > $1 order by revision limit $2";
+    SERVICES_CHANGED = "select id, revision from service where revision > $1 order by revision limit cast($2 as bigint)";
     SERVICES_BATCH = concat!("select ", service!(), " from service s where s.id in ", chunk!());
     SERVICE_TOUCH = "update service set revision = $2 where id = $1";
 
@@ -130,7 +130,7 @@ statements! {
     /// Forgets all but the newest gone ones.
     INSTANCES_FORGET = "delete from instance where service = $1 and state = 'gone' and id not in
         (select i.id from instance i where i.service = $1 and i.state = 'gone'
-            order by i.gone_at_us desc, i.id desc limit $2)";
+            order by i.gone_at_us desc, i.id desc limit cast($2 as bigint))";
     INSTANCES_LIVE_ANY = "select 1 as live from instance
         where service = $1 and state in ('wanted', 'retiring') limit 1";
     INSTANCES_LIVE_BATCH = instances_live!(chunk);
