@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Largest JSON body.
 pub const JSON_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Config values that come with one change of a service: as many as one config has.
+pub const ENV_KEYS_MAX: usize = 1000;
 /// Longest time from the first byte of a request to its answer; streams only have to begin within it.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest upload of one image.

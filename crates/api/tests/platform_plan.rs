@@ -116,6 +116,46 @@ async fn a_change_that_is_bound_to_a_plan_happens_as_planned_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn values_that_come_with_a_change_are_planned_and_set_with_it() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let service = alice.make_service("web").await;
+    world.succeed(&service).await;
+    let path = format!("/api/services/{service}/");
+    let body = json!({"env": {"LEVEL": "debug"}});
+    let plan = alice.post(&format!("{path}plan/"), body).await.expect(200);
+    assert_eq!(plan["deploys"], json!(true));
+    let told: Vec<Value> = plan["changes"]
+        .as_array()
+        .expect("changes")
+        .iter()
+        .map(|it| json!([it["what"], it["key"], it["before"], it["after"]]))
+        .collect();
+    assert_eq!(json!(told), json!([["config", "LEVEL", null, "debug"]]));
+    assert_eq!(alice.get("/api/configs/?name=web").await.expect(200)["count"], json!(0));
+
+    let body = json!({"env": {"LEVEL": "debug"}, "apply_hash": plan["hash"]});
+    let done = alice.patch(&path, body).await.expect(200);
+    assert_ne!(done["active_deployment"], Value::Null);
+    let config = done["config"].as_str().expect("a config is attached").to_owned();
+    let items = alice.get(&format!("/api/configs/{config}/items/")).await.expect(200);
+    assert_eq!(
+        (&items["results"][0]["key"], &items["results"][0]["value"]),
+        (&json!("LEVEL"), &json!("debug"))
+    );
+
+    for (env, field) in [
+        (json!({"1A": "x"}), "env"),
+        (json!({"A": 1}), "env.A"),
+        (json!({"A": "\0"}), "env.A"),
+        (json!(["A=1"]), "env"),
+    ] {
+        let refused = alice.patch(&path, json!({"env": env})).await.expect(400);
+        assert!(refused[field].is_array(), "{field}: {refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_service_that_does_not_exist_yet_is_planned_and_made() {
     let world = World::new().await;
     let alice = world.alice().await;

@@ -28,7 +28,6 @@ pub struct Service {
     pub replicas_target: u32,
     pub replicas_running: u32,
     pub status: String,
-    pub config: Option<String>,
     pub secret: Option<String>,
     #[serde(default)]
     pub active_deployment: Option<String>,

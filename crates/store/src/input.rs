@@ -24,6 +24,9 @@ pub enum Via {
     LocalOperator,
 }
 
+/// Config values by their keys.
+pub type Env = std::collections::BTreeMap<String, String>;
+
 /// A service or worker to be made. Names, sizes and ranges are checked by the store (faces 3.3).
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewService {
@@ -36,6 +39,8 @@ pub struct NewService {
     pub port: Option<u16>,
     pub instances: u32,
     pub config: Option<ConfigId>,
+    /// Values to set in that config with the change; without one, in a config of the service's name.
+    pub env: Env,
     pub secret: Option<SecretId>,
     pub delivery: Delivery,
     pub command: Option<Vec<String>>,
@@ -64,6 +69,7 @@ impl NewService {
             port,
             instances: 1,
             config: None,
+            env: Env::new(),
             secret: None,
             delivery: Delivery::default(),
             command: None,
@@ -90,6 +96,8 @@ pub struct ServicePatch {
     pub port: Option<u16>,
     pub instances: Option<u32>,
     pub config: Option<Option<ConfigId>>,
+    /// As [`NewService::env`]. Values that differ from those of now make a deployment.
+    pub env: Env,
     pub secret: Option<Option<SecretId>>,
     pub delivery: Option<Delivery>,
     pub command: Option<Option<Vec<String>>>,

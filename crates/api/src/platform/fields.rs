@@ -4,6 +4,7 @@
 //! Messages are S2.18's where the documents have one, else Django REST framework's (G.35, G.36). Like there, numbers are
 //! read from strings too and texts are trimmed; unlike there, a number is no text (faces 3.3).
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use domain::error::Problems;
@@ -146,6 +147,44 @@ impl Fields {
         }
     }
 
+    /// An object of texts whose keys `rule` accepts; problems are reported as `name.key`, and never repeat a value.
+    pub fn pairs(
+        &mut self,
+        name: &str,
+        count_max: usize,
+        bytes_max: usize,
+        rule: impl Fn(&str) -> Result<(), String>,
+    ) -> Option<BTreeMap<String, String>> {
+        let Value::Object(map) = self.take(name)? else {
+            return self.bad(name, "Expected an object.");
+        };
+        if map.len() > count_max {
+            return self.bad(name, format!("Ensure this object has at most {count_max} keys."));
+        }
+        let problem = |key: &str, value: &Value| match (rule(key), value) {
+            // The key may be anything, and so it is not named.
+            (Err(problem), _) => Some((name.to_owned(), problem)),
+            (_, Value::String(text)) if text.contains('\0') => {
+                Some((format!("{name}.{key}"), "Null characters are not allowed.".to_owned()))
+            }
+            (_, Value::String(text)) if text.len() > bytes_max => Some((
+                format!("{name}.{key}"),
+                format!("Ensure this field has no more than {bytes_max} bytes."),
+            )),
+            (_, Value::String(_)) => None,
+            _ => Some((format!("{name}.{key}"), "Not a valid string.".to_owned())),
+        };
+        let problems: Vec<_> = map.iter().filter_map(|(key, value)| problem(key, value)).collect();
+        for (field, text) in problems.iter().take(NESTED_BAD_MAX) {
+            self.problem(field, text);
+        }
+        let texts = map.into_iter().map(|(key, value)| match value {
+            Value::String(text) => Some((key, text)),
+            _ => None,
+        });
+        texts.collect::<Option<_>>().filter(|_| problems.is_empty())
+    }
+
     /// A nested object; its problems are reported as `name.field`, and fields outside `known` are problems too: nobody
     /// else's clients send them, so they are typing errors. `null` means an empty one.
     pub fn nested<T>(&mut self, name: &str, known: &[&str], read: impl FnOnce(&mut Fields) -> Option<T>) -> Option<T> {
@@ -166,7 +205,7 @@ impl Fields {
             .filter(|key| !known.contains(&key.as_str()))
             .cloned()
             .collect();
-        for key in unknown.iter().take(NESTED_UNKNOWN_MAX) {
+        for key in unknown.iter().take(NESTED_BAD_MAX) {
             inner.problem(key, format!("Unknown field; known ones are {}", known.join(", ")));
         }
         let value = read(&mut inner);
@@ -256,8 +295,8 @@ impl Fields {
     }
 }
 
-/// Most unknown fields of one nested object that are named.
-const NESTED_UNKNOWN_MAX: usize = 10;
+/// Most bad fields of one nested object that are named.
+const NESTED_BAD_MAX: usize = 10;
 
 /// `3`, `3.0`, `"3"`; never a truth value.
 fn as_integer(value: &Value) -> Option<i64> {

@@ -1,6 +1,6 @@
 //! Services and workers on this face: their shape, and what a body may say of them (G.7 to G.15, faces 3.3).
 
-use domain::names::{self, IMAGE_MAX, INSTANCES, SERVICE_NAME_MAX};
+use domain::names::{self, ENV_VALUE_MAX, IMAGE_MAX, INSTANCES, SERVICE_NAME_MAX};
 use domain::rollout::STEPS_MAX;
 use domain::spec::CheckKind;
 use domain::{
@@ -8,12 +8,12 @@ use domain::{
     SecretId, ServiceId, Step, Strategy, steps,
 };
 use serde::Serialize;
-use store::{NewService, PendingChange, Scope, Service, ServiceKind, ServicePatch};
+use store::{Env, NewService, PendingChange, Scope, Service, ServiceKind, ServicePatch};
 
 use super::error::Failure;
 use super::fields::{self, Fields};
 use super::page::or_none;
-use crate::limits::{COMMAND_WORD_BYTES_MAX, COMMAND_WORDS_MAX, NOTES_MAX};
+use crate::limits::{COMMAND_WORD_BYTES_MAX, COMMAND_WORDS_MAX, ENV_KEYS_MAX, NOTES_MAX};
 use crate::time::Stamp;
 
 /// The twelve fields of G.8 in their order (a worker has no `port`, G.14), then Hob's own.
@@ -117,6 +117,7 @@ pub async fn read_new(kind: ServiceKind, scope: &Scope, mut fields: Fields) -> R
         project: sent.project,
         instances: sent.instances.unwrap_or(defaults.instances),
         config: sent.config.flatten(),
+        env: sent.env.unwrap_or_default(),
         secret: sent.secret.flatten(),
         delivery: sent.delivery.unwrap_or_default(),
         command: sent.command.flatten(),
@@ -143,6 +144,7 @@ pub async fn read_patch(current: &Service, scope: &Scope, mut fields: Fields) ->
         port: sent.port,
         instances: sent.instances,
         config: sent.config,
+        env: sent.env.unwrap_or_default(),
         secret: sent.secret,
         delivery: sent.delivery,
         command: sent.command,
@@ -165,6 +167,7 @@ struct Sent {
     port: Option<u16>,
     instances: Option<u32>,
     config: Option<Option<ConfigId>>,
+    env: Option<Env>,
     secret: Option<Option<SecretId>>,
     delivery: Option<Delivery>,
     command: Option<Option<Vec<String>>>,
@@ -200,6 +203,7 @@ impl Sent {
                 (*INSTANCES.end()).into(),
             ),
             config: f.nullable("config", Fields::uuid),
+            env: f.pairs("env", ENV_KEYS_MAX, ENV_VALUE_MAX, names::env_key),
             secret: f.nullable("secret", Fields::uuid),
             delivery: f.choice("delivery", &DELIVERIES),
             command: f.nullable("command", command),

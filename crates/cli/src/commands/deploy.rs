@@ -1,5 +1,6 @@
 //! `hob deploy`: from what the user wants to a rollout that is over.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -10,7 +11,6 @@ use super::config::parse_pair;
 use super::plan::{Plan, stale};
 use super::report::Wait;
 use super::route::RouteTarget;
-use super::settings::CONFIG;
 use crate::environment::Environment;
 use crate::error::{Outcome, Result, Trouble};
 use crate::find::{Found, Kind};
@@ -109,10 +109,10 @@ pub struct Deploy {
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
     /// Say what would happen, and change nothing
-    #[arg(long, conflicts_with_all = ["env", "apply"])]
+    #[arg(long, conflicts_with = "apply")]
     plan: bool,
     /// Deploy only if everything is still as in the plan with this hash
-    #[arg(long, value_name = "HASH", conflicts_with = "env")]
+    #[arg(long, value_name = "HASH")]
     apply: Option<String>,
     #[command(flatten)]
     wait: Wait,
@@ -184,13 +184,13 @@ impl Deploy {
         let found = self.existing(session).await?;
         let (path, body) = match &found {
             Some(found) => {
-                let mut fields = self.fields(None);
+                let mut fields = self.fields();
                 fields.insert("deploy".to_owned(), json!(true));
                 (found.path("plan/"), fields)
             }
             None => {
                 let kind = self.kind();
-                (format!("{}plan/", kind.path()), self.new_fields(session, None).await?)
+                (format!("{}plan/", kind.path()), self.new_fields(session).await?)
             }
         };
         let document = session.client.post(&path, Value::Object(body)).await?;
@@ -216,10 +216,9 @@ impl Deploy {
         for route in &self.routes {
             session.route_is_free(route, found.as_ref()).await?;
         }
-        let config = self.settings(session, found.as_ref()).await?;
         let (found, deployment) = match found {
-            None => self.create(session, config).await?,
-            Some(found) => self.change(session, found, config).await?,
+            None => self.create(session).await?,
+            Some(found) => self.change(session, found).await?,
         };
         for route in &self.routes {
             session.route_to(route, &found, false).await?;
@@ -240,24 +239,13 @@ impl Deploy {
         Ok(found)
     }
 
-    /// Puts the values of `--env` where the service reads them. Answers the config to attach, if there is any to
-    /// attach.
-    async fn settings(&self, session: &mut Session<'_>, found: Option<&Found>) -> Result<Option<String>> {
-        if self.env.is_empty() {
-            return Ok(None);
-        }
-        let config = session.config_of(&self.name, found).await?;
-        session.set_items(CONFIG.path, &config, &self.env).await?;
-        Ok(Some(config))
-    }
-
     fn kind(&self) -> Kind {
         if self.worker { Kind::Worker } else { Kind::Service }
     }
 
     /// Of a service that is to be made.
-    async fn new_fields(&self, session: &Session<'_>, config: Option<String>) -> Result<Map<String, Value>> {
-        let mut fields = self.fields(config);
+    async fn new_fields(&self, session: &Session<'_>) -> Result<Map<String, Value>> {
+        let mut fields = self.fields();
         fields.insert("name".to_owned(), json!(self.name));
         if self.kind() == Kind::Service {
             fields.entry("port").or_insert(json!(DEFAULT_PORT));
@@ -268,9 +256,9 @@ impl Deploy {
         Ok(fields)
     }
 
-    async fn create(&self, session: &mut Session<'_>, config: Option<String>) -> Result<(Found, String)> {
+    async fn create(&self, session: &mut Session<'_>) -> Result<(Found, String)> {
         let kind = self.kind();
-        let mut fields = self.new_fields(session, config).await?;
+        let mut fields = self.new_fields(session).await?;
         fields.extend(self.bound());
         let document = session.client.post(kind.path(), Value::Object(fields)).await;
         let found = Found::new(
@@ -287,10 +275,10 @@ impl Deploy {
 
     /// A change is deployed with the settings of now, also where it is one of numbers only or none at all; without any
     /// the deployment is asked for.
-    async fn change(&self, session: &mut Session<'_>, found: Found, config: Option<String>) -> Result<(Found, String)> {
+    async fn change(&self, session: &mut Session<'_>, found: Found) -> Result<(Found, String)> {
         let cannot = |trouble: Trouble| stale(trouble).within(format!("cannot deploy {}", self.name));
         let note = self.note.as_ref().map(|note| ("notes".to_owned(), json!(note)));
-        let mut fields = self.fields(config);
+        let mut fields = self.fields();
         fields.extend(self.bound());
         if fields.is_empty() {
             let body = Value::Object(note.into_iter().collect());
@@ -337,7 +325,7 @@ impl Deploy {
     }
 
     /// The fields that were asked for, as the interface names them.
-    fn fields(&self, config: Option<String>) -> Map<String, Value> {
+    fn fields(&self) -> Map<String, Value> {
         let mut fields = Map::new();
         let mut put = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
@@ -347,7 +335,8 @@ impl Deploy {
         put("image", self.image.as_ref().map(|image| json!(image)));
         put("port", self.port.map(|port| json!(port)));
         put("replicas_target", self.instances.map(|n| json!(n)));
-        put("config", config.map(|id| json!(id)));
+        let env: BTreeMap<_, _> = self.env.iter().map(|(key, value)| (key, value)).collect();
+        put("env", (!env.is_empty()).then(|| json!(env)));
         put(
             "health_check",
             self.health_path

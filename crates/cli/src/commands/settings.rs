@@ -92,13 +92,8 @@ impl Session<'_> {
             .either(&json!({ "results": items }), || sort.listing(&found, read))
     }
 
-    /// The config that the service reads; else the one of its name, made where it is missing.
-    pub async fn config_of(&mut self, name: &str, found: Option<&Found>) -> Result<String> {
-        let attached = found.and_then(|found| found.service.config.clone());
-        self.settings_of(CONFIG.path, name, attached).await
-    }
-
-    /// Likewise for configs and secrets alike; `path` tells which.
+    /// The set that is attached; else the one of the service's name, made where it is missing. `path` tells of which
+    /// sort.
     pub async fn settings_of(&mut self, path: &str, name: &str, attached: Option<String>) -> Result<String> {
         if let Some(id) = attached {
             return Ok(id);

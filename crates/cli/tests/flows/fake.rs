@@ -332,22 +332,30 @@ impl State {
             "last_deployment": null,
         });
         merge(&mut service, &body);
+        self.set_env(&mut service, &body);
         self.add("services", service);
         let at = self.rows["services"].len() - 1;
         self.deploy(at);
         self.rows["services"][at].clone()
     }
 
+    /// Attaches a config where values come with a change.
+    fn set_env(&mut self, service: &mut Value, body: &Value) {
+        if body["env"].is_object() && service["config"].is_null() {
+            self.add("configs", json!({ "name": service["name"] }));
+            let made = self.rows["configs"].last().expect("it was added");
+            service["config"] = made["id"].clone();
+        }
+    }
+
     fn patch_service(&mut self, id: &str, body: &Value) -> (u16, Value) {
         let at = self.position("services", id);
-        let service = self
-            .rows
-            .get_mut("services")
-            .map(|rows| &mut rows[at])
-            .expect("it is there");
-        let before = service.clone();
-        merge(service, body);
-        if *service != before || body["deploy"] == true {
+        let before = self.rows["services"][at].clone();
+        let mut service = before.clone();
+        merge(&mut service, body);
+        self.set_env(&mut service, body);
+        self.rows.get_mut("services").expect("it is there")[at] = service.clone();
+        if service != before || body["deploy"] == true {
             self.deploy(at);
         }
         (200, self.rows["services"][at].clone())
@@ -418,10 +426,14 @@ impl State {
 
 /// Of any change.
 fn plan(body: &Value) -> Value {
+    let mut changes = vec![json!({ "what": "image", "before": "web:1", "after": body["image"], "replaces": true })];
+    for (key, value) in body["env"].as_object().into_iter().flatten() {
+        changes.push(json!({ "what": "config", "key": key, "before": null, "after": value, "replaces": true }));
+    }
     json!({
         "service": null, "name": "web", "deploys": true, "version": 2, "running_version": 1, "supersedes": null,
         "image": { "reference": body["image"], "digest": null, "local": false, "size_bytes": null },
-        "changes": [{ "what": "image", "before": "web:1", "after": body["image"], "replaces": true }],
+        "changes": changes,
         "replaces": true, "routes": [], "downtime": { "class": "hold", "why": "recreate stops the old instances first" },
         "memory": { "needed_mb": 512, "running_mb": 512, "free_mb": 4_000, "fits": true }, "expected_ms": null,
         "way_back": { "exists": false, "version": null, "why": "no version has succeeded yet" }, "hash": "0123abcd",
@@ -434,7 +446,7 @@ fn merge(into: &mut Value, from: &Value) {
         .as_object()
         .into_iter()
         .flatten()
-        .filter(|(key, _)| !["notes", "apply_hash", "deploy"].contains(&key.as_str()));
+        .filter(|(key, _)| !["notes", "apply_hash", "deploy", "env"].contains(&key.as_str()));
     for (key, value) in fields {
         into[key] = value.clone();
     }

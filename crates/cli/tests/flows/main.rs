@@ -93,19 +93,12 @@ async fn a_new_service_is_made_with_its_settings_and_routes_and_followed_to_its_
         ],
     );
     says(&ran.out, &["took 1.5 s; 12 requests ok, 0 failed"]);
-    let expected = [
-        "POST /api/configs/",
-        "POST /api/configs/configs-1/items/",
-        "POST /api/configs/configs-1/items/",
-        "POST /api/services/",
-        "POST /api/domains/",
-        "POST /api/routes/",
-    ];
+    let expected = ["POST /api/services/", "POST /api/domains/", "POST /api/routes/"];
     assert_eq!(fake.writes(), expected);
     let service = fake.body("POST /api/services/");
     assert_eq!(
         service,
-        json!({ "name": "web", "image": "web:1", "port": 8080, "replicas_target": 2, "config": "configs-1",
+        json!({ "name": "web", "image": "web:1", "port": 8080, "replicas_target": 2, "env": { "A": "1", "B": "x=y" },
             "health_check": { "type": "http", "path": "/healthz" }, "resources": { "memory_mb": 64 },
             "options": { "max_in_flight": 1 }, "notes": "first" })
     );
@@ -458,7 +451,7 @@ async fn a_service_goes_with_the_settings_that_are_its_own() {
     fake.state().requests.clear();
     let ran = run(&environment, "hob rm web --yes").await;
     assert_eq!(ran.outcome, Outcome::Done, "{}", ran.err);
-    let service = "DELETE /api/services/services-3/";
+    let service = "DELETE /api/services/services-2/";
     assert_eq!(fake.writes(), [service, "DELETE /api/configs/configs-1/"]);
 }
 

@@ -67,6 +67,23 @@ async fn a_change_is_bound_to_its_plan() {
 }
 
 #[tokio::test]
+async fn settings_that_come_with_a_deploy_are_planned_and_bound_with_it() {
+    let fake = Fake::start(Script::Succeeds).await.with_service("web", 1);
+    let line = "hob deploy web --image web:2 --env LEVEL=debug";
+    let ran = run(&environment(&fake), &format!("{line} --plan")).await;
+    assert_eq!(ran.outcome, Outcome::Done, "{}", ran.err);
+    says(&ran.out, &["config LEVEL", "debug", "--apply 0123abcd"]);
+    assert_eq!(fake.writes(), ["POST /api/services/services-1/plan/"]);
+    let ran = run(&environment(&fake), &format!("{line} --apply 0123abcd")).await;
+    assert_eq!(ran.outcome, Outcome::Done, "{}", ran.err);
+    assert_eq!(fake.writes()[1..], ["PATCH /api/services/services-1/"]);
+    assert_eq!(
+        fake.body("PATCH /api/services/services-1/"),
+        json!({ "image": "web:2", "env": { "LEVEL": "debug" }, "apply_hash": "0123abcd", "deploy": true })
+    );
+}
+
+#[tokio::test]
 async fn a_rollout_that_waits_at_a_step_is_no_failure_and_says_how_to_go_on() {
     let fake = Fake::start(Script::WaitsAtAStep).await.with_service("web", 1);
     let line = "hob deploy web --image web:2 --strategy canary --steps 10%,50 --sticky --watch 10m --hold 5s \

@@ -4,7 +4,7 @@
 //! bound to a fingerprint happens as it was foreseen or not at all.
 
 use domain::error::Kind;
-use domain::{DeploymentId, Error, Result, ServiceId};
+use domain::{ConfigId, DeploymentId, Error, Result, ServiceId};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -23,6 +23,17 @@ pub enum Intent {
     Create(NewService),
     Patch(ServiceId, ServicePatch),
     Rollback(DeploymentId, RollbackRequest),
+}
+
+impl Intent {
+    /// The config that it asks for by its id.
+    fn config(&self) -> Option<ConfigId> {
+        match self {
+            Intent::Create(new) => new.config,
+            Intent::Patch(_, patch) => patch.config.flatten(),
+            Intent::Rollback(..) => None,
+        }
+    }
 }
 
 /// What a fingerprint has been taken of before, and what its image meant then.
@@ -78,6 +89,7 @@ impl Scope {
     }
 
     async fn perform(&self, tx: &mut Tx, intent: Intent, image: Option<&str>) -> Result<Foreseen> {
+        let asked = intent.config();
         let (before, after, deployment) = match intent {
             Intent::Create(new) => {
                 let (service, deployment) = self.create_service_in(tx, new).await?;
@@ -96,7 +108,7 @@ impl Scope {
             Some(serving) => Some(deploy::row(tx, serving).await?),
             None => None,
         };
-        let fingerprint = fingerprint(before.as_ref(), &after, deployment.as_ref(), image)?;
+        let fingerprint = fingerprint(before.as_ref(), asked, &after, deployment.as_ref(), image)?;
         Ok(Foreseen {
             before,
             serving,
@@ -107,19 +119,23 @@ impl Scope {
     }
 }
 
-/// Ids and times that the change itself makes are left out, and so is what moves by itself while nothing changes.
+/// Ids and times that the change itself makes are left out, and so is what moves by itself while nothing changes. A
+/// config that the change finds or makes by its name counts by its values, which are the deployment's.
 fn fingerprint(
     before: Option<&Service>,
+    asked: Option<ConfigId>,
     after: &Service,
     deployment: Option<&Deployment>,
     image: Option<&str>,
 ) -> Result<String> {
     let stands = before.map(|it| (it.id, it.version_counter, it.active, it.serving, it.updated_at_us));
+    let known = [asked, before.and_then(|it| it.config)];
+    let config = after.config.filter(|it| known.contains(&Some(*it)));
     let wanted = json!({
         "kind": after.kind.as_str(),
         "name": after.name,
         "project": after.project,
-        "config": after.config,
+        "config": config,
         "secret": after.secret,
         "release": after.release,
         "strategy": after.strategy,

@@ -60,6 +60,7 @@ impl Scope {
             updated_at_us: now_us,
         };
         self.check_service(tx, &service, &new.notes, home.account).await?;
+        self.tell(tx, &mut service, home.account, &new.env).await?;
         insert(tx, &service, home.account).await?;
         tx.place(service.project, counted(service.kind), now_us, 1).await?;
         let spec = deploy::current_spec(tx, &service, None).await?;
@@ -115,18 +116,25 @@ impl Scope {
         let row = self.visible(tx, sql::SERVICE, "service", id).await?;
         let (before, owner) = (read::service(&row)?, read::owner(&row)?);
         let mut after = patched(&before, &patch);
-        if after == before && !patch.deploy {
+        if after == before && !patch.deploy && patch.env.is_empty() {
             return Ok((before, after, None));
         }
         self.check_service(tx, &after, &patch.notes, owner).await?;
+        let told = self.tell(tx, &mut after, owner, &patch.env).await?;
+        if after == before && !patch.deploy && !told {
+            return Ok((before, after, None));
+        }
         after.updated_at_us = tx.now_us();
         deploy::want(tx, &after).await?;
-        let changed = deploys(&before, &after);
+        let changed = told || deploys(&before, &after);
         let deployment = if changed || patch.deploy {
             let digest = if changed { known_digest(tx, &after).await? } else { None };
             let mut spec = deploy::current_spec(tx, &after, digest).await?;
             let mut secret = after.secret;
-            if let Some(last) = after.last.filter(|_| !patch.deploy && only_scales(&before, &after)) {
+            if let Some(last) = after
+                .last
+                .filter(|_| !patch.deploy && !told && only_scales(&before, &after))
+            {
                 secret = deploy::keep_told(tx, &mut spec, last).await?;
             }
             Some(self.begin(tx, &mut after, spec, secret, patch.notes).await?)

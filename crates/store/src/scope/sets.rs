@@ -12,7 +12,7 @@ use crate::db::{Row, Tx, args};
 use crate::input::{ListQuery, Page};
 use crate::ledger::count;
 use crate::list::{self, Count, List};
-use crate::rows::{Attached, Set};
+use crate::rows::{Attached, Service, Set};
 use crate::sql::{self, Sets};
 use crate::{check, read};
 
@@ -140,6 +140,28 @@ impl Scope {
         tx.run(sql::COUNTERS_DROP, args![&id]).await?;
         tx.place(set.project, kind.count, set.created_at_us, -1).await?;
         tx.commit().await
+    }
+
+    /// The config with a service's name in its project, made where there is none.
+    pub(super) async fn config_of_name(&self, tx: &mut Tx, service: &Service, owner: AccountId) -> Result<ConfigId> {
+        let kind = kind(Attached::Config);
+        let values = self.bound(args![service.project, &service.name]);
+        if let Some(row) = tx.first(kind.sql.by_name, values).await? {
+            return read::set(&row).map(|set| set.id);
+        }
+        let set = Set {
+            id: ConfigId(Uuid::now_v7()),
+            project: service.project,
+            name: service.name.clone(),
+            is_default: false,
+            created_at_us: tx.now_us(),
+        };
+        let elsewhere = "The config of this service's name is another project's; attach a config first";
+        let taken = args![owner, &set.name, set.id];
+        self.refuse_taken(tx, kind.sql.name_taken, taken, Error::invalid("env", elsewhere))
+            .await?;
+        insert(tx, &set, owner).await?;
+        Ok(set.id)
     }
 
     pub(super) async fn set_row<I: SetId>(&self, tx: &mut Tx, id: I) -> Result<Row> {

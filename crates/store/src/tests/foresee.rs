@@ -76,6 +76,55 @@ both! {
         me.carry_out(patch, Some(&bound(&seen, None))).await.unwrap();
     }
 
+    async fn values_that_come_with_a_change_are_foreseen_and_set_with_it_or_not_at_all(world: World) {
+        let me = world.tenant("me").await;
+        let env = |level: &str| Env::from([("LEVEL".to_owned(), level.to_owned())]);
+        let create = Intent::Create(NewService { env: env("info"), ..web("web") });
+        let seen = me.foresee(create.clone(), None).await.unwrap();
+        assert_eq!(seen.deployment.as_ref().unwrap().spec.config, env("info"));
+        let nothing = me.set_by_name::<domain::ConfigId>("web", None).await;
+        assert!(nothing.is_err(), "a plan makes no config");
+        let made = me.carry_out(create, Some(&bound(&seen, None))).await.unwrap();
+        let (service, first) = (made.after, made.deployment.unwrap());
+        assert_eq!(first.spec.config, env("info"));
+        let config = me.set_by_name::<domain::ConfigId>("web", None).await.unwrap();
+        assert_eq!(service.config, Some(config.id));
+        world.finish(&first, Stage::Succeeded).await;
+
+        let same = ServicePatch { env: env("info"), ..Default::default() };
+        assert!(me.patch_service(service.id, same).await.unwrap().1.is_none(), "nothing differs");
+        let patch = Intent::Patch(service.id, ServicePatch { env: env("debug"), ..Default::default() });
+        let seen = me.foresee(patch.clone(), None).await.unwrap();
+        let items = me.list_config_items(config.id, &ListQuery::default()).await.unwrap();
+        assert_eq!((items.count, items.rows[0].value.as_str()), (1, "info"));
+        let done = me.carry_out(patch, Some(&bound(&seen, None))).await.unwrap();
+        assert_eq!(done.deployment.unwrap().spec.config, env("debug"));
+        let items = me.list_config_items(config.id, &ListQuery::default()).await.unwrap();
+        assert_eq!((items.count, items.rows[0].value.as_str()), (1, "debug"));
+
+        let wrong = ServicePatch { env: env("trace"), image: Some("no image".into()), ..Default::default() };
+        assert!(me.patch_service(service.id, wrong).await.is_err());
+        let bad = Env::from([("A".to_owned(), "1".to_owned()), ("not a key".to_owned(), "2".to_owned())]);
+        let half = ServicePatch { env: bad, ..Default::default() };
+        assert!(me.patch_service(service.id, half).await.is_err());
+        let items = me.list_config_items(config.id, &ListQuery::default()).await.unwrap();
+        assert_eq!((items.count, items.rows[0].value.as_str()), (1, "debug"), "nothing is half done");
+    }
+
+    async fn a_config_of_the_services_name_is_taken_from_its_own_project_only(world: World) {
+        let me = world.tenant("me").await;
+        let env = Env::from([("LEVEL".to_owned(), "info".to_owned())]);
+        let config = me.create_config("web", None).await.unwrap();
+        me.create_config_item(config.id, "OTHER", "1").await.unwrap();
+        let (service, first) = me.create_service(NewService { env: env.clone(), ..web("web") }).await.unwrap();
+        assert_eq!((service.config, first.spec.config.len()), (Some(config.id), 2));
+
+        let project = me.create_project("elsewhere").await.unwrap();
+        me.create_config("api", Some(project.id)).await.unwrap();
+        let refused = me.create_service(NewService { env, ..web("api") }).await;
+        assert!(message(refused, "env").contains("another project's"));
+    }
+
     async fn going_back_can_be_foreseen(world: World) {
         let me = world.tenant("me").await;
         let (service, first) = me.create_service(web("web")).await.unwrap();

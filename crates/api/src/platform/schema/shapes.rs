@@ -4,7 +4,7 @@ use domain::names::{ENV_KEY_MAX, ENV_VALUE_MAX, HOST_MAX, IMAGE_MAX, INSTANCES, 
 use domain::rollout::STEPS_MAX;
 use serde_json::{Map, Value, json};
 
-use crate::limits::{NAME_MAX, NOTES_MAX};
+use crate::limits::{ENV_KEYS_MAX, NAME_MAX, NOTES_MAX};
 
 /// A named shape.
 pub fn named(name: &str) -> Value {
@@ -222,6 +222,12 @@ fn workload_fields(has_port: bool, is_new: bool) -> Vec<(&'static str, Value)> {
             integer((*INSTANCES.start()).into(), (*INSTANCES.end()).into()),
         ),
         ("config", or_null(uuid())),
+        (
+            "env",
+            json!({ "type": "object", "additionalProperties": text(), "maxProperties": ENV_KEYS_MAX,
+                "description": "Values to set in its config with this change, at once or not at all; without a config, \
+                in the one of its name" }),
+        ),
         ("secret", or_null(uuid())),
         (
             "command",
