@@ -37,7 +37,6 @@ pub(super) fn translate(error: sqlx::Error, statement: &str) -> Error {
 }
 
 /// The same for SQLite on the caller's own thread.
-#[cfg(feature = "simulation")]
 pub(super) fn translate_local(error: &rusqlite::Error, statement: &str) -> Error {
     const UNIQUE: [i32; 2] = [
         rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE,

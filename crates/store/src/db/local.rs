@@ -1,28 +1,51 @@
-//! SQLite in memory on the caller's own thread, for simulation.
+//! SQLite on the caller's own thread: for what only reads, and for simulations.
 //!
-//! The driver that the product uses gives every connection a thread of its own; each statement then costs two switches
-//! between threads, which is ten times what SQLite itself takes. Here the same statements run on the same SQLite with
-//! the same schema, and are over when they answer. The tests of the store run with it as with the others.
+//! The driver of the writer gives its connection a thread of its own; each statement then costs two switches between
+//! threads, and each row may cost one, which is ten times what SQLite itself takes. Here a statement is over when it
+//! answers. The tests of the store run with it as with the others.
+//!
+//! # Assumptions
+//! What is read is bounded and mostly in memory, so that a thread of the runtime is not held up for long. What waits for
+//! the disk by its nature, a commit, is not done here.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use domain::Result;
-use rusqlite::Connection;
+use domain::{Error, Result};
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, Value as Cell, ValueRef};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::errors::translate_local;
-use super::migrate::sqlite_steps;
 use super::{Row, Value};
 
 /// Statements that stay prepared; the registry has fewer.
 const STATEMENT_CACHE: usize = 512;
 
-/// A handle of the one connection.
+/// Connections, each used by one transaction at a time.
 #[derive(Clone)]
-pub(crate) struct Local(Arc<Mutex<Session>>);
+pub(crate) struct Local(Arc<Shelf>);
+
+struct Shelf {
+    idle: Mutex<Vec<Session>>,
+    turns: Arc<Semaphore>,
+    count: usize,
+    source: Source,
+}
+
+/// Where connections come from.
+enum Source {
+    File {
+        path: PathBuf,
+        busy_timeout: Duration,
+    },
+    /// The one that there is.
+    #[cfg(feature = "simulation")]
+    Memory,
+}
 
 struct Session {
     connection: Connection,
@@ -39,8 +62,11 @@ struct Shape {
 
 /// One transaction. Dropped, it never happened.
 pub(crate) struct LocalTx {
-    session: OwnedMutexGuard<Session>,
+    /// Always there; it goes back to the shelf at the end.
+    session: Option<Session>,
+    shelf: Arc<Shelf>,
     open: bool,
+    _turn: OwnedSemaphorePermit,
 }
 
 /// One row, with the names of its columns.
@@ -50,27 +76,52 @@ pub(crate) struct LocalRow {
 }
 
 impl Local {
-    pub(crate) fn open() -> Result<Local> {
+    /// At most `count` connections that read the file at `path`, which exists. Each is opened when it is needed first.
+    pub(super) fn readers(path: PathBuf, count: usize, busy_timeout: Duration) -> Local {
+        Local::new(vec![], count, Source::File { path, busy_timeout })
+    }
+
+    #[cfg(feature = "simulation")]
+    pub(super) fn in_memory() -> Result<Local> {
         let opened = || {
             let connection = Connection::open_in_memory()?;
-            connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
-            // Else a statement is compiled anew whenever another limit is bound to it.
-            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             // As the product's driver has it, but for what only a disk needs.
             connection
                 .execute_batch("pragma foreign_keys = on; pragma journal_mode = memory; pragma synchronous = off")?;
-            sqlite_steps().try_for_each(|step| connection.execute_batch(step))?;
-            Ok(connection)
+            super::migrate::sqlite_steps().try_for_each(|step| connection.execute_batch(step))?;
+            Session::new(connection)
         };
-        let connection = opened().map_err(|error: rusqlite::Error| translate_local(&error, "open in memory"))?;
-        let shapes = HashMap::new();
-        Ok(Local(Arc::new(Mutex::new(Session { connection, shapes }))))
+        let session = opened().map_err(|error: rusqlite::Error| translate_local(&error, "open in memory"))?;
+        Ok(Local::new(vec![session], 1, Source::Memory))
+    }
+
+    fn new(idle: Vec<Session>, count: usize, source: Source) -> Local {
+        Local(Arc::new(Shelf {
+            idle: Mutex::new(idle),
+            turns: Arc::new(Semaphore::new(count)),
+            count,
+            source,
+        }))
+    }
+
+    /// Whether no transaction is open.
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.turns.available_permits() == self.0.count
     }
 
     pub(super) async fn begin(&self, how: &str) -> Result<LocalTx> {
+        let turn = self.0.turns.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| Error::internal("the connections are closed"))?;
+        let known = self.0.idle().pop();
+        let session = match known {
+            Some(session) => session,
+            None => self.0.open()?,
+        };
         let mut tx = LocalTx {
-            session: self.0.clone().lock_owned().await,
+            session: Some(session),
+            shelf: self.0.clone(),
             open: false,
+            _turn: turn,
         };
         tx.run(how, &[])?;
         tx.open = true;
@@ -78,9 +129,46 @@ impl Local {
     }
 }
 
+impl Shelf {
+    fn idle(&self) -> MutexGuard<'_, Vec<Session>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Result<Session> {
+        match &self.source {
+            Source::File { path, busy_timeout } => {
+                let opened = || {
+                    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                    let connection = Connection::open_with_flags(path, flags)?;
+                    connection.busy_timeout(*busy_timeout)?;
+                    Session::new(connection)
+                };
+                opened().map_err(|error: rusqlite::Error| translate_local(&error, "open"))
+            }
+            #[cfg(feature = "simulation")]
+            Source::Memory => Err(Error::internal("the only connection is away")),
+        }
+    }
+}
+
+impl Session {
+    fn new(connection: Connection) -> rusqlite::Result<Session> {
+        connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+        // Else a statement is compiled anew whenever another limit is bound to it.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        let shapes = HashMap::new();
+        Ok(Session { connection, shapes })
+    }
+}
+
 impl LocalTx {
+    fn session(&mut self) -> Result<&mut Session> {
+        let away = || Error::internal("a transaction lost its connection");
+        self.session.as_mut().ok_or_else(away)
+    }
+
     pub(super) fn run(&mut self, sql: &str, values: &[Value]) -> Result<u64> {
-        let Session { connection, shapes } = &mut *self.session;
+        let Session { connection, shapes } = self.session()?;
         let mut run = || {
             let mut statement = connection.prepare_cached(sql)?;
             let shape = shape(shapes, sql, &statement);
@@ -92,7 +180,7 @@ impl LocalTx {
 
     /// At most `limit` rows.
     pub(super) fn all(&mut self, sql: &str, values: &[Value], limit: usize) -> Result<Vec<Row>> {
-        let Session { connection, shapes } = &mut *self.session;
+        let Session { connection, shapes } = self.session()?;
         let mut read = || {
             let mut statement = connection.prepare_cached(sql)?;
             let shape = shape(shapes, sql, &statement);
@@ -126,6 +214,10 @@ impl Drop for LocalTx {
             // A transaction that SQLite has ended by itself cannot be ended again, and need not be.
             let _ = self.run("rollback", &[]);
         }
+        // One that is still in a transaction is of no use to the next.
+        self.shelf
+            .idle()
+            .extend(self.session.take().filter(|session| session.connection.is_autocommit()));
     }
 }
 

@@ -6,7 +6,6 @@
 mod errors;
 #[cfg(feature = "postgres")]
 mod listen;
-#[cfg(feature = "simulation")]
 mod local;
 mod migrate;
 mod open;
@@ -38,7 +37,7 @@ enum Pool {
     /// One writer, several readers beside it. A database in memory has one connection, which is both.
     Sqlite {
         writer: sqlx::SqlitePool,
-        readers: sqlx::SqlitePool,
+        readers: Option<local::Local>,
     },
     #[cfg(feature = "postgres")]
     Postgres(sqlx::PgPool),
@@ -58,9 +57,9 @@ impl Db {
     /// Whether every open connection is back in its pool.
     pub(crate) fn is_idle(&self) -> bool {
         match &self.pool {
-            Pool::Sqlite { writer, readers } => [writer, readers]
-                .iter()
-                .all(|pool| pool.num_idle() == pool.size() as usize),
+            Pool::Sqlite { writer, readers } => {
+                writer.num_idle() == writer.size() as usize && readers.as_ref().is_none_or(local::Local::is_idle)
+            }
             #[cfg(feature = "postgres")]
             Pool::Postgres(pool) => pool.num_idle() == pool.size() as usize,
             // Its statements are over when they answer: there is no other thread.

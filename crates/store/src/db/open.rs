@@ -10,12 +10,13 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use tokio::sync::watch;
 
 use super::errors::translate;
+use super::local::Local;
 use super::migrate::{Engine, migrator, outcome};
 use super::{Db, Pool};
 use crate::{Clock, sql};
 
 /// Connections that only read, beside SQLite's one writer.
-const SQLITE_READERS: u32 = 4;
+const SQLITE_READERS: usize = 4;
 /// Longest wait for another process that writes to the same SQLite file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a free connection.
@@ -33,7 +34,7 @@ impl Db {
         let pool = match url.split_once(':') {
             Some(("sqlite", ":memory:")) => memory().await?,
             #[cfg(feature = "simulation")]
-            Some(("sqlite", ":local:")) => Pool::Local(super::local::Local::open()?),
+            Some(("sqlite", ":local:")) => Pool::Local(Local::in_memory()?),
             Some(("sqlite", path)) => file(Path::new(path.strip_prefix("//").unwrap_or(path)), create).await?,
             #[cfg(feature = "postgres")]
             Some(("postgres" | "postgresql", _)) => postgres(url, create).await?,
@@ -83,8 +84,8 @@ async fn memory() -> Result<Pool> {
         .map_err(|error| translate(error, "open"))?;
     outcome(migrator(Engine::Sqlite).run(&pool).await)?;
     Ok(Pool::Sqlite {
-        writer: pool.clone(),
-        readers: pool,
+        writer: pool,
+        readers: None,
     })
 }
 
@@ -100,20 +101,18 @@ async fn file(path: &Path, create: bool) -> Result<Pool> {
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
         .statement_cache_capacity(STATEMENT_CACHE);
-    let pool = |connections: u32| {
-        SqlitePoolOptions::new()
-            .max_connections(connections)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            // A full or failing disk makes SQLite roll back by itself; the driver's rollback then fails and it believes
-            // the transaction still open, for good. Such a connection is replaced.
-            .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))))
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-    };
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        // A full or failing disk makes SQLite roll back by itself; the driver's rollback then fails and it believes the
+        // transaction still open, for good. Such a connection is replaced.
+        .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))))
+        .acquire_timeout(ACQUIRE_TIMEOUT);
     let failed = |error| translate(error, "open").within(&format!("database {}", path.display()));
-    let writer = pool(1)
-        .connect_with(options.clone().create_if_missing(create))
+    let writer = pool
+        .connect_with(options.create_if_missing(create))
         .await
         .map_err(failed)?;
     if found.bytes > 0 {
@@ -123,7 +122,7 @@ async fn file(path: &Path, create: bool) -> Result<Pool> {
         }
     }
     outcome(migrator(Engine::Sqlite).run(&writer).await)?;
-    let readers = pool(SQLITE_READERS).connect_lazy_with(options.create_if_missing(false).read_only(true));
+    let readers = Some(Local::readers(path.to_owned(), SQLITE_READERS, BUSY_TIMEOUT));
     Ok(Pool::Sqlite { writer, readers })
 }
 

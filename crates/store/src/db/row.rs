@@ -13,7 +13,6 @@ pub(crate) enum Row {
     Sqlite(sqlx::sqlite::SqliteRow),
     #[cfg(feature = "postgres")]
     Postgres(sqlx::postgres::PgRow),
-    #[cfg(feature = "simulation")]
     Local(super::local::LocalRow),
 }
 
@@ -24,7 +23,6 @@ macro_rules! getter {
                 Row::Sqlite(row) => row.try_get(column),
                 #[cfg(feature = "postgres")]
                 Row::Postgres(row) => row.try_get(column),
-                #[cfg(feature = "simulation")]
                 Row::Local(row) => return row.get(column).map_err(|error| damaged(column, error)),
             };
             value.map_err(|error| damaged(column, error))

@@ -36,7 +36,6 @@ enum Inner {
     Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
     #[cfg(feature = "postgres")]
     Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
-    #[cfg(feature = "simulation")]
     Local(super::local::LocalTx),
 }
 
@@ -102,7 +101,6 @@ macro_rules! each_engine {
                 let $wrap = Row::Postgres;
                 $body.map_err(|error| translate(error, &text))
             }
-            #[cfg(feature = "simulation")]
             Inner::Local($local) => {
                 let ($text, $values) = (sql.as_str(), $args);
                 $here
@@ -149,8 +147,11 @@ impl Tx {
 
     pub(super) async fn read(db: &Arc<Db>) -> Result<Tx> {
         let inner = match &db.pool {
-            Pool::Sqlite { readers, .. } => {
-                Inner::Sqlite(readers.begin().await.map_err(|error| translate(error, "begin"))?)
+            Pool::Sqlite {
+                readers: Some(readers), ..
+            } => Inner::Local(readers.begin("begin").await?),
+            Pool::Sqlite { writer, .. } => {
+                Inner::Sqlite(writer.begin().await.map_err(|error| translate(error, "begin"))?)
             }
             #[cfg(feature = "postgres")]
             Pool::Postgres(pool) => {
@@ -317,7 +318,6 @@ impl Tx {
                 }
                 inner.commit().await.map_err(|error| translate(error, "commit"))?;
             }
-            #[cfg(feature = "simulation")]
             Inner::Local(inner) => inner.end("commit")?,
         }
         #[cfg(feature = "simulation")]
@@ -344,7 +344,6 @@ impl Tx {
             Inner::Sqlite(inner) => inner.rollback().await,
             #[cfg(feature = "postgres")]
             Inner::Postgres(inner) => inner.rollback().await,
-            #[cfg(feature = "simulation")]
             Inner::Local(inner) => return inner.end("rollback"),
         }
         .map_err(|error| translate(error, "rollback"))
@@ -437,7 +436,6 @@ impl Tx {
                     columns,
                 })
             }
-            #[cfg(feature = "simulation")]
             Inner::Local(_) => Err(sqlx::Error::WorkerCrashed),
         }
     }
