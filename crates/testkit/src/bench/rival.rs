@@ -118,11 +118,7 @@ fn row(what: &str, ours: f64, theirs: f64) -> Row {
     }
 }
 
-fn per_cpu_second(
-    side: &Side<'_>,
-    bench: &Bench,
-    question: Question,
-) -> anyhow::Result<f64> {
+fn per_cpu_second(side: &Side<'_>, bench: &Bench, question: Question) -> anyhow::Result<f64> {
     let before = (side.cpu)();
     let answers = side
         .interface
