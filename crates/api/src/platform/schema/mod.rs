@@ -5,6 +5,7 @@
 
 mod operations;
 mod shapes;
+mod terms;
 
 use axum::Json;
 use axum::extract::State;
@@ -85,7 +86,7 @@ fn describe(operation: &Operation) -> Value {
         .split(['{', '}'])
         .skip(1)
         .step_by(2)
-        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": shapes::uuid() }))
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": terms::uuid() }))
         .collect();
     parameters.extend(
         operation
@@ -141,7 +142,7 @@ const PROBLEMS: [(&str, &str); 10] = [
 ];
 
 fn problems() -> Value {
-    let problem = |text: &str, schema: &str| json!({ "description": text, "content": content("application/json", &shapes::named(schema)) });
+    let problem = |text: &str, schema: &str| json!({ "description": text, "content": content("application/json", &terms::named(schema)) });
     json!({
         "Invalid": problem("Bad fields, or refused in the present state", "Invalid"),
         "Unauthenticated": problem("No key, or a bad one", "Detail"),

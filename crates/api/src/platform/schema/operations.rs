@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use store::Ordered;
 
-use super::shapes::{self, named};
+use super::shapes;
+use super::terms::{self, named};
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
@@ -83,14 +84,14 @@ impl Operation {
                 "page",
                 json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "enum": ["last", ""] }] }),
             )
-            .asks("page_size", shapes::anything())
-            .asks("ordering", shapes::ordering(&store::orderings(ordered)))
-            .asks("project", shapes::uuid_or_nothing())
+            .asks("page_size", terms::anything())
+            .asks("ordering", terms::ordering(&store::orderings(ordered)))
+            .asks("project", terms::uuid_or_nothing())
     }
 
     /// Narrowed to the one that has this name.
     fn finds(self, by: &'static str) -> Self {
-        self.asks(by, shapes::anything())
+        self.asks(by, terms::anything())
     }
 
     /// `get_services_id_logs`.
@@ -128,17 +129,17 @@ pub fn operations() -> Vec<Operation> {
     all.extend(workloads("/api/workers/", "worker", "Worker"));
     all.extend([
         deployments(get("/api/deployments/", "List deployments, newest first"))
-            .asks("service", shapes::uuid_or_nothing()),
+            .asks("service", terms::uuid_or_nothing()),
         get("/api/deployments/{id}/", "Get a deployment")
             .answers(200, "Deployment")
-            .asks("detail", shapes::anything()),
+            .asks("detail", terms::anything()),
         post("/api/deployments/{id}/rollback/", "Roll back to a deployment")
             .may_take("Rollback")
             .answers(201, "Deployment"),
         get("/api/deployments/{id}/events/", "The journal of a deployment")
             .answers(200, "Events")
-            .asks("after", shapes::number_or_nothing())
-            .asks("limit", shapes::number_or_nothing()),
+            .asks("after", terms::number_or_nothing())
+            .asks("limit", terms::number_or_nothing()),
         get("/api/deployments/{id}/receipt/", "Requests counted for a deployment").answers(200, "Receipt"),
         post(
             "/api/deployments/{id}/plan/",
@@ -155,7 +156,7 @@ pub fn operations() -> Vec<Operation> {
     all.extend(controls("/api/deployments/{id}/"));
     let routes = list("/api/routes/", "route", "Route", Ordered::Routes);
     all.extend(resource(
-        routes.asks("service", shapes::uuid_or_nothing()),
+        routes.asks("service", terms::uuid_or_nothing()),
         "route",
         "Route",
     ));
@@ -168,7 +169,7 @@ pub fn operations() -> Vec<Operation> {
     let secrets = list("/api/secrets/", "secret", "Secret", Ordered::Sets);
     all.extend(resource(secrets.finds("name"), "secret", "Secret"));
     let secret_items = list("/api/secrets/{id}/items/", "item", "SecretItem", Ordered::Items);
-    all.extend(items(secret_items.asks("keys", shapes::anything()), "SecretItem"));
+    all.extend(items(secret_items.asks("keys", terms::anything()), "SecretItem"));
     let projects = list("/api/projects/", "project", "Project", Ordered::Projects);
     all.extend(resource(projects.finds("name"), "project", "Project"));
     all.extend([
@@ -199,17 +200,17 @@ pub fn operations() -> Vec<Operation> {
             "Who did what: one's own acts, a project's (owners), all (administrators)",
         )
         .answers(200, "AuditLines")
-        .asks("project", shapes::uuid_or_nothing())
-        .asks("before", shapes::number_or_nothing())
-        .asks("after", shapes::number_or_nothing())
-        .asks("limit", shapes::number_or_nothing()),
+        .asks("project", terms::uuid_or_nothing())
+        .asks("before", terms::number_or_nothing())
+        .asks("after", terms::number_or_nothing())
+        .asks("limit", terms::number_or_nothing()),
         get(
             "/api/secrets/{id}/items/{item}/accesses/",
             "Who has read the value of a secret's item",
         )
         .answers(200, "Accesses")
-        .asks("after", shapes::number_or_nothing())
-        .asks("limit", shapes::number_or_nothing()),
+        .asks("after", terms::number_or_nothing())
+        .asks("limit", terms::number_or_nothing()),
         post("/api/login/", "Begin a browser's session")
             .takes("Login")
             .answers(201, "Session"),
@@ -261,16 +262,16 @@ fn crud(list: Operation, id: &str, noun: &str, schema: &str) -> Vec<Operation> {
 
 fn deployments(list: Operation) -> Operation {
     list.lists("Deployment", Ordered::Deployments)
-        .asks("detail", shapes::anything())
+        .asks("detail", terms::anything())
 }
 
 fn workloads(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
-    let flag = shapes::anything;
+    let flag = terms::anything;
     let one = |method, verb: &str, summary: String| Operation::new(method, format!("{base}{{id}}/{verb}/"), summary);
     let mut all = resource(list(base, noun, schema, Ordered::Services).finds("name"), noun, schema);
     all.extend([
         deployments(one("GET", "deployments", format!("The history of a {noun}")))
-            .asks("version", shapes::number_or_nothing()),
+            .asks("version", terms::number_or_nothing()),
         one(
             "POST",
             "deployments",
@@ -298,8 +299,8 @@ fn workloads(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
             .asks("all", flag()),
         one("GET", "logs", format!("The output of a {noun}, one JSON object a line"))
             .answers_as(200, NDJSON, named("LogLine"))
-            .asks("tail", shapes::number_or_nothing())
-            .asks("instance", shapes::uuid_or_nothing())
+            .asks("tail", terms::number_or_nothing())
+            .asks("instance", terms::uuid_or_nothing())
             .asks("follow", flag()),
         one(
             "GET",
@@ -307,7 +308,7 @@ fn workloads(base: &str, noun: &str, schema: &str) -> Vec<Operation> {
             "How far a rollout is; with watch=1 one JSON object a line until its end".to_owned(),
         )
         .answers(200, "Rollout")
-        .asks("deployment", shapes::uuid_or_nothing())
+        .asks("deployment", terms::uuid_or_nothing())
         .asks("watch", flag()),
     ]);
     all.extend(controls(&format!("{base}{{id}}/")));

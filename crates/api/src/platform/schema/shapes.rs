@@ -1,41 +1,11 @@
 //! What is sent and answered, as JSON Schema.
 
-use domain::names::{ENV_KEY_MAX, ENV_VALUE_MAX, HOST_MAX, IMAGE_MAX, INSTANCES, PATH_MAX, SERVICE_NAME_MAX};
+use domain::names::{ENV_KEY_MAX, ENV_VALUE_MAX, IMAGE_MAX, INSTANCES, PATH_MAX, SERVICE_NAME_MAX};
 use domain::rollout::STEPS_MAX;
 use serde_json::{Map, Value, json};
 
-use crate::limits::{ENV_KEYS_MAX, NAME_MAX, NOTES_MAX};
-
-/// A named shape.
-pub fn named(name: &str) -> Value {
-    json!({ "$ref": format!("#/components/schemas/{name}") })
-}
-
-pub fn uuid() -> Value {
-    json!({ "type": "string", "format": "uuid" })
-}
-
-/// A parameter that may stand without a value.
-pub fn uuid_or_nothing() -> Value {
-    json!({ "anyOf": [uuid(), { "const": "" }] })
-}
-
-/// A number that is brought into range, or nothing.
-pub fn number_or_nothing() -> Value {
-    json!({ "anyOf": [count(), { "const": "" }] })
-}
-
-/// A parameter whose unknown values mean what its absence means.
-pub fn anything() -> Value {
-    json!({ "type": "string" })
-}
-
-/// S2.35, I.8: unknown fields are ignored.
-pub fn ordering(fields: &[&str]) -> Value {
-    let fields = fields.join(", ");
-    let text = format!("One or more of {fields}, with commas between them and `-` before those that descend.");
-    json!({ "type": "string", "description": text })
-}
+use super::terms::*;
+use crate::limits::ENV_KEYS_MAX;
 
 /// S0.26, S2.17.
 pub fn page_of(schema: &str) -> Value {
@@ -626,89 +596,4 @@ fn image() -> Value {
 
 fn results(of: Value) -> Value {
     object(vec![("results", list_of(of))])
-}
-
-/// Bad fields: name to messages.
-fn fields() -> Value {
-    json!({ "type": "object", "additionalProperties": list_of(text()) })
-}
-
-/// An answer: every field is always there, and there may be more one day.
-fn object(fields: Vec<(&str, Value)>) -> Value {
-    let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
-    json!({ "type": "object", "required": names, "properties": properties(fields) })
-}
-
-/// A body: fields beyond these are ignored (I.10).
-fn new(fields: Vec<(&str, Value)>, required: &[&str]) -> Value {
-    json!({ "type": "object", "required": required, "properties": properties(fields) })
-}
-
-/// A nested object of a body: fields beyond these are refused.
-fn closed(fields: Vec<(&str, Value)>) -> Value {
-    json!({ "type": "object", "properties": properties(fields), "additionalProperties": false })
-}
-
-fn properties(fields: Vec<(&str, Value)>) -> Map<String, Value> {
-    fields
-        .into_iter()
-        .map(|(name, schema)| (name.to_owned(), schema))
-        .collect()
-}
-
-fn or_null(schema: Value) -> Value {
-    json!({ "anyOf": [schema, { "type": "null" }] })
-}
-
-fn list_of(schema: Value) -> Value {
-    json!({ "type": "array", "items": schema })
-}
-
-fn words(words: &[&str]) -> Value {
-    json!({ "type": "string", "enum": words })
-}
-
-fn strategy() -> Value {
-    words(&["rolling", "canary", "recreate", "blue_green"])
-}
-
-/// Of a plan.
-fn hash() -> Value {
-    json!({ "type": "string", "maxLength": 64 })
-}
-
-fn number() -> Value {
-    json!({ "type": "number" })
-}
-
-fn text() -> Value {
-    json!({ "type": "string" })
-}
-
-fn flag() -> Value {
-    json!({ "type": "boolean" })
-}
-
-fn count() -> Value {
-    json!({ "type": "integer", "minimum": 0 })
-}
-
-fn integer(low: i64, high: i64) -> Value {
-    json!({ "type": "integer", "minimum": low, "maximum": high })
-}
-
-fn time() -> Value {
-    json!({ "type": "string", "format": "date-time" })
-}
-
-fn name() -> Value {
-    json!({ "type": "string", "minLength": 1, "maxLength": NAME_MAX })
-}
-
-fn hostname() -> Value {
-    json!({ "type": "string", "minLength": 1, "maxLength": HOST_MAX })
-}
-
-fn notes() -> Value {
-    json!({ "type": "string", "maxLength": NOTES_MAX })
 }
