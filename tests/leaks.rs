@@ -201,10 +201,10 @@ fn values_as_files_are_read_by_the_program_and_are_nowhere_else() {
         assert!(said("/file?path=/proc/mounts").contains("tmpfs /run/secrets tmpfs ro,"));
     };
     shows_its_files(&hob);
+    let first = hob.serving("web").remove(0).id;
     hob.kill_control_plane();
     hob.up();
     shows_its_files(&hob);
-    let first = hob.serving("web").remove(0).id;
     let restart = format!("/api/services/{}/restart/", service["id"].as_str().expect("an id"));
     let (status, answer) = hob.api("POST", &restart, None);
     assert!(status < 300, "{status} {answer}");
