@@ -141,8 +141,10 @@ impl Journey {
                 return Ok(delivered);
             }
             // One that has left meanwhile is no failure: what would have happened to a request a moment later happens to
-            // this one.
-            if !instance.is_leaving() {
+            // this one. It must not wait for this request, which may be held for long.
+            if instance.is_leaving() {
+                self.exchange.release();
+            } else {
                 self.tried.push(instance.id);
             }
             if self.tried.len() == MAX_INSTANCES {

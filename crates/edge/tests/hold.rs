@@ -68,9 +68,10 @@ async fn requests_wait_for_the_next_instance_over_many_tables() {
     assert_eq!(receipt.total(), 3);
 }
 
-/// Its instance leaves while the connection to it is being made: nothing of it was sent, so it waits like any other.
+/// Their instance leaves while the connections to it are being made: nothing of them was sent, so they wait like any
+/// other, and the instance does not wait for them.
 #[tokio::test]
-async fn a_request_whose_instance_leaves_before_it_was_reached_is_held() {
+async fn requests_whose_instance_leaves_before_it_was_reached_are_held() {
     let (old, new) = (App::silent(), App::says("new").await);
     let mut rig = Rig::with(Limits {
         connect_ms: 600_000,
@@ -78,14 +79,17 @@ async fn a_request_whose_instance_leaves_before_it_was_reached_is_held() {
     });
     let entry = service("a.test", &[]);
     rig.publish(holding(&entry, LONG, &[&old])).await;
-    let mut conn = asking(rig.address, "/").await;
-    rig::wait_for("it waits for a connection", || old.callers() > App::SILENT_FILL).await;
+    let mut conns = [asking(rig.address, "/1").await, asking(rig.address, "/2").await];
+    rig::wait_for("both wait for a connection", || old.callers() > App::SILENT_FILL + 1).await;
     rig.publish(holding(&entry, LONG, &[])).await;
-    held(&rig.client, 1).await;
+    held(&rig.client, 2).await;
+    rig.view(|view| view.busy.is_empty()).await;
     rig.publish(holding(&entry, LONG, &[&new])).await;
-    assert_eq!(conn.answer().await.expect("an answer").body, "new");
-    let receipt = rig.receipt(entry.receipt, |receipt| receipt.ok == 1).await;
-    assert_eq!(receipt.total(), 1);
+    for conn in &mut conns {
+        assert_eq!(conn.answer().await.expect("an answer").body, "new");
+    }
+    let receipt = rig.receipt(entry.receipt, |receipt| receipt.ok == 2).await;
+    assert_eq!(receipt.total(), 2);
 }
 
 /// Over all workers. Requests that are sent one right after the other, on connections of their own, may change places on
