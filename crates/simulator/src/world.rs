@@ -63,7 +63,8 @@ pub enum Driver {
     /// On the simulator's own thread: some five times as many steps a second.
     #[default]
     Local,
-    /// As the product does it, on a thread of its own.
+    /// As the product does it, on a thread of its own. Nobody stands still here: the database has one connection, and
+    /// a process that stood still in a transaction would keep it, and time with it, for good.
     Threaded,
 }
 
@@ -95,7 +96,11 @@ pub fn run_with(scenario: &Scenario, setup: Setup) -> anyhow::Result<Outcome> {
         .start_paused(true)
         .on_thread_park(move || quiet.quiesce())
         .build()?;
-    let director = direct(scenario.clone(), setup, turns.clone());
+    let mut scenario = scenario.clone();
+    if let Driver::Threaded = setup.driver {
+        scenario.nobody_stands_still();
+    }
+    let director = direct(scenario, setup, turns.clone());
     let outcome = runtime.block_on(async {
         tokio::spawn(turns.clone().spin());
         tokio::spawn(director).await
