@@ -18,4 +18,4 @@ pub mod world;
 
 pub use mutants::Mutant;
 pub use scenario::Scenario;
-pub use world::{Driver, Outcome, Ruin, Setup, run, run_with};
+pub use world::{Outcome, Ruin, Setup, run, run_with};

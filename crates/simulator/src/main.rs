@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use simulator::{Driver, Outcome, Scenario, Setup, run, run_with, shrink::shrink};
+use simulator::{Outcome, Scenario, run, shrink::shrink};
 
 #[derive(Parser)]
 #[command(about = "Runs the real reconciler against faults, one seed after the other")]
@@ -21,9 +21,6 @@ struct Arguments {
     /// Look for the shortest list of commands and faults that fails.
     #[arg(long)]
     shrink: bool,
-    /// Reach SQLite through the product's driver and its threads: slower.
-    #[arg(long)]
-    threaded: bool,
     /// Go on after a failure.
     #[arg(long)]
     keep_going: bool,
@@ -38,20 +35,11 @@ fn range(text: &str) -> Result<std::ops::Range<u64>, String> {
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let seeds = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);
-    let driver = if arguments.threaded {
-        Driver::Threaded
-    } else {
-        Driver::Local
-    };
-    let setup = Setup {
-        driver,
-        ..Setup::default()
-    };
     let began = Instant::now();
     let (mut steps, mut decisions, mut runs, mut failures) = (0, 0, 0u64, 0u64);
     for seed in seeds {
         let scenario = Scenario::of(seed);
-        let outcome = run_with(&scenario, setup)?;
+        let outcome = run(&scenario, None)?;
         steps += outcome.steps;
         decisions += outcome.decisions;
         runs += 1;

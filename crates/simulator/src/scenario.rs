@@ -142,12 +142,6 @@ impl Scenario {
         events.sort_by_key(|event| event.at);
         Scenario { seed, services, events }
     }
-
-    /// Leaves out the faults in which a control plane stands still and goes on later.
-    pub(crate) fn nobody_stands_still(&mut self) {
-        self.events
-            .retain(|event| !matches!(event.what, What::Fate(_, Fate::StandsStill(_))));
-    }
 }
 
 fn time(dice: &mut Dice) -> Duration {

@@ -1,24 +1,19 @@
-//! Virtual time that never runs ahead of the store, and one effect at a time in an order that the seed decides.
+//! Virtual time, and one effect at a time in an order that the seed decides.
 //!
 //! # Expected flow
-//! Tokio's clock is paused: it jumps to the next timer whenever the only thread has nothing to do. That alone would be
-//! unsound, because SQLite works on a thread of its own and tokio does not know that an answer is on its way. So
-//! [`Turns::quiesce`] runs before the thread parks:
-//! - while a connection of the store is in use, it wakes an idle task, so that the thread looks again instead of
-//!   parking, and time stands still;
-//! - else, while somebody waits for a turn, it gives the turn to one of them, chosen by the seed;
+//! Tokio's clock is paused: it jumps to the next timer whenever the only thread has nothing to do. The store answers on
+//! that thread, so an answer is never on its way. [`Turns::quiesce`] runs before the thread parks:
+//! - while somebody waits for a turn, it gives the turn to one of them, chosen by the seed;
 //! - else nothing can happen before the next timer, and it lets tokio's clock jump there.
 //!
 //! # Guarantees
 //! Every call to the engine and the edge, every command and every fault takes a turn, so each begins when nothing else
-//! can run. What happens between two turns is the work of one reconciler task and of read-only helpers, and does not
-//! depend on how fast SQLite's thread answers. Hence the same seed gives the same trace.
+//! can run. What happens between two turns is the work of one reconciler task and of read-only helpers. Hence the same
+//! seed gives the same trace.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
 
-use store::Store;
 use testkit::Dice;
 use tokio::sync::oneshot;
 
@@ -51,8 +46,6 @@ struct Shared {
     waiting: BTreeMap<(Key, u64), oneshot::Sender<()>>,
     arrivals: u64,
     given: u64,
-    spinner: Option<Waker>,
-    store: Option<Store>,
     inspector: Option<Box<dyn FnMut() + Send>>,
 }
 
@@ -64,16 +57,9 @@ impl Turns {
                 waiting: BTreeMap::new(),
                 arrivals: 0,
                 given: 0,
-                spinner: None,
-                store: None,
                 inspector: None,
             })),
         }
-    }
-
-    /// Time may run from now on, except while this store works.
-    pub fn follow(&self, store: Store) {
-        self.lock().store = Some(store);
     }
 
     /// `inspector` looks at the world each time nothing can run.
@@ -81,13 +67,10 @@ impl Turns {
         self.lock().inspector = Some(inspector);
     }
 
-    /// Ends both; time stands still again.
+    /// Nobody looks any more.
     pub fn forget(&self) {
-        let (store, inspector) = {
-            let mut shared = self.lock();
-            (shared.store.take(), shared.inspector.take())
-        };
-        drop((store, inspector));
+        let inspector = self.lock().inspector.take();
+        drop(inspector);
     }
 
     /// Turns given so far.
@@ -109,31 +92,8 @@ impl Turns {
         let _ = turn.await;
     }
 
-    /// A task that does nothing, for [`Turns::quiesce`] to wake.
-    pub async fn spin(self) {
-        std::future::poll_fn(|context| {
-            self.lock().spinner = Some(context.waker().clone());
-            Poll::<()>::Pending
-        })
-        .await;
-    }
-
     /// Called by the runtime's only thread when no task can run.
     pub fn quiesce(&self) {
-        let busy = {
-            let shared = self.lock();
-            match &shared.store {
-                Some(store) => !store.is_idle(),
-                None => true,
-            }
-        };
-        if busy {
-            if let Some(spinner) = &self.lock().spinner {
-                spinner.wake_by_ref();
-            }
-            std::thread::yield_now();
-            return;
-        }
         let audit_waits = self
             .lock()
             .waiting

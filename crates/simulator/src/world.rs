@@ -44,7 +44,6 @@ pub struct Outcome {
 pub struct Setup {
     /// A bug that is put in on purpose.
     pub mutant: Option<Mutant>,
-    pub driver: Driver,
     pub ruin: Option<Ruin>,
 }
 
@@ -57,35 +56,9 @@ pub enum Ruin {
     Twice(Op, u32),
 }
 
-/// How SQLite is reached.
-#[derive(Debug, Clone, Copy, Default)]
-pub enum Driver {
-    /// On the simulator's own thread: some five times as many steps a second.
-    #[default]
-    Local,
-    /// As the product does it, on a thread of its own. Nobody stands still here: the database has one connection, and
-    /// a process that stood still in a transaction would keep it, and time with it, for good.
-    Threaded,
-}
-
-impl Driver {
-    fn url(self) -> &'static str {
-        match self {
-            Driver::Local => "sqlite::local:",
-            Driver::Threaded => "sqlite::memory:",
-        }
-    }
-}
-
 /// Runs a scenario to its end or to its first violation.
 pub fn run(scenario: &Scenario, mutant: Option<Mutant>) -> anyhow::Result<Outcome> {
-    let driver = Driver::default();
-    let setup = Setup {
-        mutant,
-        driver,
-        ruin: None,
-    };
-    run_with(scenario, setup)
+    run_with(scenario, Setup { mutant, ruin: None })
 }
 
 pub fn run_with(scenario: &Scenario, setup: Setup) -> anyhow::Result<Outcome> {
@@ -96,15 +69,8 @@ pub fn run_with(scenario: &Scenario, setup: Setup) -> anyhow::Result<Outcome> {
         .start_paused(true)
         .on_thread_park(move || quiet.quiesce())
         .build()?;
-    let mut scenario = scenario.clone();
-    if let Driver::Threaded = setup.driver {
-        scenario.nobody_stands_still();
-    }
-    let director = direct(scenario, setup, turns.clone());
-    let outcome = runtime.block_on(async {
-        tokio::spawn(turns.clone().spin());
-        tokio::spawn(director).await
-    });
+    let director = direct(scenario.clone(), setup, turns.clone());
+    let outcome = runtime.block_on(async { tokio::spawn(director).await });
     turns.forget();
     drop(runtime);
     outcome?
@@ -136,7 +102,6 @@ struct World {
 async fn direct(scenario: Scenario, setup: Setup, turns: Turns) -> anyhow::Result<Outcome> {
     let began = Instant::now();
     let world = World::open(&scenario, setup, turns.clone(), began).await?;
-    turns.follow(world.store.clone());
     let inspected = world.book.clone();
     turns.inspect(Box::new(move || inspected.inspect()));
     tokio::spawn(world.clone().audit());
@@ -169,7 +134,7 @@ impl World {
         let jumps_us = Arc::new(AtomicI64::new(0));
         let now: Arc<Mutex<Option<Life>>> = Arc::default();
         let options = OpenOptions {
-            url: setup.driver.url().to_owned(),
+            url: "sqlite::memory:".to_owned(),
             root_key: RootKey::new([7; 32]),
             clock: clock(began, jumps_us.clone(), now.clone()),
             create: true,

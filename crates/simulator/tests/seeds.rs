@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use simulator::{Driver, Scenario, Setup, run, run_with};
+use simulator::{Scenario, run};
 
 /// Seeds of every test run. More run with `cargo run -p simulator -- --seeds A..B`.
 const SEEDS: u64 = 200;
@@ -31,23 +31,6 @@ fn every_seed_keeps_every_invariant() {
         seeds as f64 / seconds,
         steps as f64 / seconds
     );
-}
-
-/// Most seeds reach SQLite without the product's driver; these go through it, threads and all.
-#[test]
-fn the_products_own_driver_keeps_every_invariant() {
-    for seed in 3_000..3_012 {
-        let driver = Driver::Threaded;
-        let outcome = run_with(
-            &Scenario::of(seed),
-            Setup {
-                driver,
-                ..Setup::default()
-            },
-        )
-        .expect("the simulator runs");
-        assert_eq!(outcome.violation, None, "seed {seed} --threaded");
-    }
 }
 
 #[test]

@@ -122,11 +122,6 @@ impl Store {
         tx.end().await
     }
 
-    /// Whether no connection is in use and so no statement can be under way. A simulated clock may run ahead only then.
-    pub fn is_idle(&self) -> bool {
-        self.db.is_idle()
-    }
-
     /// What can be made to go wrong.
     #[cfg(feature = "simulation")]
     pub fn trouble(&self) -> &Trouble {

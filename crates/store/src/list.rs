@@ -8,9 +8,8 @@
 
 use domain::error::Kind;
 use domain::{Error, Result};
-use sqlx::AssertSqlSafe;
 
-use crate::db::{Row, Tx, Value, args};
+use crate::db::{Row, Sql, Tx, Value, args};
 use crate::input::{Direction, ListQuery, PAGE_SIZE_MAX, Page, PageNumber, Principal};
 use crate::position::{self, Window};
 use crate::sql;
@@ -284,7 +283,7 @@ impl Place {
         read: impl Fn(&Row) -> Result<T>,
     ) -> Result<Page<T>> {
         // Made of the registry's text and of fragments of `Order` alone.
-        let rows = tx.all(AssertSqlSafe(text), values).await?;
+        let rows = tx.all(Sql::composed(text), values).await?;
         let rows = rows.iter().map(read).collect::<Result<Vec<T>>>()?;
         Ok(Page {
             count: self.count,

@@ -1,73 +1,74 @@
 //! What a database's error means for a caller.
 
 use domain::{Error, error::Kind};
-
-/// SQLite's primary result codes; the extended ones hold them in their low byte.
-mod sqlite {
-    pub(super) const BUSY: i64 = 5;
-    pub(super) const LOCKED: i64 = 6;
-    pub(super) const READONLY: i64 = 8;
-    pub(super) const IOERR: i64 = 10;
-    pub(super) const CORRUPT: i64 = 11;
-    pub(super) const FULL: i64 = 13;
-    pub(super) const CANTOPEN: i64 = 14;
-    pub(super) const NOTADB: i64 = 26;
-}
+// The primary result codes; the extended ones hold them in their low byte.
+use rusqlite::ffi as sqlite;
 
 const BUSY: &str = "The database is busy; try again";
 const FULL: &str = "The disk of the database is full; free some space and try again";
+#[cfg(feature = "postgres")]
 const AWAY: &str = "The database cannot be reached; try again";
+
+/// A caller waited too long for its turn.
+pub(super) fn timed_out(doing: &str) -> Error {
+    Error::unavailable(BUSY, format!("timed out ({doing})"))
+}
 
 /// Full disk, busy and unreachable are [`Kind::Unavailable`] with a text that says what to do; a broken uniqueness rule
 /// is [`Kind::Conflict`]; everything else is [`Kind::Internal`]. Bound values never show.
-pub(super) fn translate(error: sqlx::Error, statement: &str) -> Error {
-    let context = format!("{error} (in `{}`)", abridged(statement));
-    let kind = match &error {
-        sqlx::Error::Database(database) if database.is_unique_violation() => {
-            Kind::Conflict("Somebody else made the same thing first".to_owned())
-        }
-        sqlx::Error::Database(database) => of_code(&database.code().unwrap_or_default()),
-        sqlx::Error::PoolTimedOut => Kind::Unavailable(BUSY.to_owned()),
-        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-            Kind::Unavailable(AWAY.to_owned())
-        }
-        _ => Kind::Internal,
-    };
-    Error::new(kind, context)
-}
-
-/// The same for SQLite on the caller's own thread.
-pub(super) fn translate_local(error: &rusqlite::Error, statement: &str) -> Error {
-    const UNIQUE: [i32; 2] = [
-        rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE,
-        rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
-    ];
-    let context = format!("{error} (in `{}`)", abridged(statement));
+pub(super) fn of_sqlite(error: &rusqlite::Error, statement: &str) -> Error {
+    use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
     let kind = match error.sqlite_error().map(|error| error.extended_code) {
-        Some(code) if UNIQUE.contains(&code) => Kind::Conflict("Somebody else made the same thing first".to_owned()),
-        Some(code) => of_code(&code.to_string()),
+        Some(SQLITE_CONSTRAINT_UNIQUE | SQLITE_CONSTRAINT_PRIMARYKEY) => conflict(),
+        Some(code) => of_code(code),
         None => Kind::Internal,
     };
-    Error::new(kind, context)
+    Error::new(kind, context(error, statement))
 }
 
-/// SQLite's codes are decimal numbers, PostgreSQL's have five characters; none has both forms.
-fn of_code(code: &str) -> Kind {
-    if code.len() == 5 {
-        return of_sqlstate(code);
-    }
+/// The same for PostgreSQL.
+#[cfg(feature = "postgres")]
+pub(super) fn of_postgres(error: sqlx::Error, statement: &str) -> Error {
+    let kind = match &error {
+        sqlx::Error::Database(database) if database.is_unique_violation() => conflict(),
+        sqlx::Error::Database(database) => of_sqlstate(&database.code().unwrap_or_default()),
+        sqlx::Error::PoolTimedOut => Kind::Unavailable(BUSY.to_owned()),
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolClosed => Kind::Unavailable(AWAY.to_owned()),
+        _ => Kind::Internal,
+    };
+    Error::new(kind, context(&error, statement))
+}
+
+fn conflict() -> Kind {
+    Kind::Conflict("Somebody else made the same thing first".to_owned())
+}
+
+fn context(error: &dyn std::fmt::Display, statement: &str) -> String {
+    format!("{error} (in `{}`)", abridged(statement))
+}
+
+fn of_code(code: i32) -> Kind {
     let unavailable = |text: &str| Kind::Unavailable(text.to_owned());
-    match code.parse::<i64>().unwrap_or_default() & 0xff {
-        sqlite::BUSY | sqlite::LOCKED => unavailable(BUSY),
-        sqlite::FULL => unavailable(FULL),
-        sqlite::IOERR => unavailable("The disk of the database does not answer properly; look at the system's log"),
-        sqlite::READONLY => unavailable("The database is read-only; look at the permissions of its file and disk"),
-        sqlite::CANTOPEN => unavailable("The database cannot be opened; look at the permissions of its directory"),
-        sqlite::CORRUPT | sqlite::NOTADB => unavailable("The database is damaged; restore it from a backup"),
+    match code & 0xff {
+        sqlite::SQLITE_BUSY | sqlite::SQLITE_LOCKED => unavailable(BUSY),
+        sqlite::SQLITE_FULL => unavailable(FULL),
+        sqlite::SQLITE_IOERR => {
+            unavailable("The disk of the database does not answer properly; look at the system's log")
+        }
+        sqlite::SQLITE_READONLY => {
+            unavailable("The database is read-only; look at the permissions of its file and disk")
+        }
+        sqlite::SQLITE_CANTOPEN => {
+            unavailable("The database cannot be opened; look at the permissions of its directory")
+        }
+        sqlite::SQLITE_CORRUPT | sqlite::SQLITE_NOTADB => {
+            unavailable("The database is damaged; restore it from a backup")
+        }
         _ => Kind::Internal,
     }
 }
 
+#[cfg(feature = "postgres")]
 fn of_sqlstate(code: &str) -> Kind {
     let unavailable = |text: &str| Kind::Unavailable(text.to_owned());
     match code {
@@ -98,18 +99,23 @@ mod tests {
     #[test]
     fn a_full_disk_and_a_busy_database_say_what_to_do() {
         for (code, word) in [
-            ("13", "full"),
-            ("5", "busy"),
-            ("517", "busy"),
-            ("6", "busy"),
-            ("778", "disk"),
-            ("11", "damaged"),
+            (13, "full"),
+            (5, "busy"),
+            (517, "busy"),
+            (6, "busy"),
+            (778, "disk"),
+            (11, "damaged"),
         ] {
             assert!(
                 matches!(of_code(code), Kind::Unavailable(text) if text.contains(word)),
                 "{code}"
             );
         }
+        assert_eq!(of_code(1), Kind::Internal);
+    }
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn a_full_or_busy_postgres_says_what_to_do() {
         for (code, word) in [
             ("53100", "full"),
             ("40P01", "busy"),
@@ -117,11 +123,10 @@ mod tests {
             ("53300", "busy"),
         ] {
             assert!(
-                matches!(of_code(code), Kind::Unavailable(text) if text.contains(word)),
+                matches!(of_sqlstate(code), Kind::Unavailable(text) if text.contains(word)),
                 "{code}"
             );
         }
-        assert_eq!(of_code("1"), Kind::Internal);
-        assert_eq!(of_code("42601"), Kind::Internal);
+        assert_eq!(of_sqlstate("42601"), Kind::Internal);
     }
 }

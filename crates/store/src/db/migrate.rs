@@ -1,16 +1,14 @@
 //! The schema's history: one numbered list. A migration has one text for both engines, or one for each where they
 //! differ.
+//!
+//! Both engines keep what was applied in the table that sqlx's migrator has, which serves PostgreSQL.
 
 use domain::{Error, Result};
-use sqlx::SqlSafeStr;
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use rusqlite::Connection;
+use sha2::{Digest, Sha384};
 
-#[derive(Clone, Copy)]
-pub(super) enum Engine {
-    Sqlite,
-    #[cfg(feature = "postgres")]
-    Postgres,
-}
+use super::errors::of_sqlite;
+use crate::sql;
 
 /// Number, name, text for SQLite, text for PostgreSQL.
 const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
@@ -82,48 +80,89 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
     ),
 ];
 
-pub(super) fn migrator(engine: Engine) -> Migrator {
-    let migrations = MIGRATIONS.iter().map(|(number, name, sqlite, postgres)| {
-        let text: &'static str = match engine {
-            Engine::Sqlite => sqlite,
-            #[cfg(feature = "postgres")]
-            Engine::Postgres => postgres,
-        };
-        #[cfg(not(feature = "postgres"))]
-        let _ = postgres;
-        Migration::new(
-            *number,
-            (*name).into(),
-            MigrationType::Simple,
-            text.into_sql_str(),
-            false,
-        )
-    });
-    Migrator::with_migrations(migrations.collect())
+/// Brings a SQLite database up to date, each step wholly or not at all.
+pub(super) fn sqlite(connection: &mut Connection) -> Result<()> {
+    let failed = |error| of_sqlite(&error, "migration");
+    let applied = applied(connection).map_err(failed)?;
+    let known = |number: i64| MIGRATIONS.iter().find(|(known, ..)| *known == number);
+    for (number, digest) in &applied {
+        let (_, _, text, _) = known(*number).ok_or_else(|| newer(*number))?;
+        if digest[..] != Sha384::digest(text)[..] {
+            return Err(foreign(*number));
+        }
+    }
+    for (number, name, text, _) in MIGRATIONS {
+        if !applied.iter().any(|(done, _)| done == number) {
+            step(connection, *number, name, text).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
-/// Brings a failure to migrate into words.
-pub(super) fn outcome(result: Result<(), MigrateError>) -> Result<()> {
-    let error = match result {
-        Ok(()) => return Ok(()),
-        Err(error) => error,
-    };
-    Err(match error {
-        MigrateError::VersionMissing(number) => Error::refused(format!(
-            "The database has been used by a newer Hob (its schema has step {number}); start that version or a later one"
-        )),
-        MigrateError::VersionMismatch(number) => Error::refused(format!(
-            "Step {number} of the database's schema is not the one that this Hob knows; was it made by another build?"
-        )),
+/// Numbers of the steps that were applied, and the digests of their texts.
+fn applied(connection: &Connection) -> rusqlite::Result<Vec<(i64, Vec<u8>)>> {
+    connection.execute_batch(sql::MIGRATIONS_TABLE)?;
+    let mut statement = connection.prepare(sql::MIGRATIONS_APPLIED)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+fn step(connection: &mut Connection, number: i64, name: &str, text: &str) -> rusqlite::Result<()> {
+    let tx = connection.transaction()?;
+    tx.execute_batch(text)?;
+    tx.execute(sql::MIGRATIONS_ADD, (number, name, &Sha384::digest(text)[..]))?;
+    tx.commit()
+}
+
+/// Brings a PostgreSQL database up to date.
+#[cfg(feature = "postgres")]
+pub(super) async fn postgres(pool: &sqlx::PgPool) -> Result<()> {
+    use sqlx::SqlSafeStr;
+    use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+    let migrations = MIGRATIONS.iter().map(|(number, name, _, text)| {
+        let text = text.into_sql_str();
+        Migration::new(*number, (*name).into(), MigrationType::Simple, text, false)
+    });
+    let migrator = Migrator::with_migrations(migrations.collect());
+    migrator.run(pool).await.map_err(|error| match error {
+        MigrateError::VersionMissing(number) => newer(number),
+        MigrateError::VersionMismatch(number) => foreign(number),
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-            super::errors::translate(error, "migration")
+            super::errors::of_postgres(error, "migration")
         }
         other => Error::internal(format!("the database's schema cannot be brought up to date: {other}")),
     })
 }
 
-/// The schema of SQLite as it is today, in one go.
-#[cfg(feature = "simulation")]
-pub(super) fn sqlite_steps() -> impl Iterator<Item = &'static str> {
-    MIGRATIONS.iter().map(|(_, _, sqlite, _)| *sqlite)
+fn newer(number: i64) -> Error {
+    Error::refused(format!(
+        "The database has been used by a newer Hob (its schema has step {number}); start that version or a later one"
+    ))
+}
+
+fn foreign(number: i64) -> Error {
+    Error::refused(format!(
+        "Step {number} of the database's schema is not the one that this Hob knows; was it made by another build?"
+    ))
+}
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests {
+    use sqlx::migrate::{Migration, MigrationType};
+
+    use super::*;
+
+    #[test]
+    fn a_database_that_sqlx_has_brought_up_to_date_is_known() {
+        for (number, name, text, _) in MIGRATIONS {
+            let theirs = Migration::new(
+                *number,
+                (*name).into(),
+                MigrationType::Simple,
+                sqlx::SqlStr::from_static(text),
+                false,
+            );
+            assert_eq!(theirs.checksum[..], Sha384::digest(text)[..], "{name}");
+        }
+    }
 }

@@ -6,10 +6,13 @@
 mod errors;
 #[cfg(feature = "postgres")]
 mod listen;
-mod local;
 mod migrate;
 mod open;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod row;
+mod sqlite;
+mod statement;
 mod tx;
 mod value;
 
@@ -18,10 +21,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub(crate) use row::{Row, json};
+pub(crate) use statement::Sql;
 pub(crate) use tx::{Serial, Tx};
 pub(crate) use value::{Value, args};
 
 use crate::Clock;
+use sqlite::Sqlite;
 
 /// Open connections to one database.
 pub(crate) struct Db {
@@ -34,15 +39,13 @@ pub(crate) struct Db {
 }
 
 enum Pool {
-    /// One writer, several readers beside it. A database in memory has one connection, which is both.
     Sqlite {
-        writer: sqlx::SqlitePool,
-        readers: Option<local::Local>,
+        writer: Sqlite,
+        /// Beside the writer. A database in memory has one connection, which is both.
+        readers: Option<Sqlite>,
     },
     #[cfg(feature = "postgres")]
     Postgres(sqlx::PgPool),
-    #[cfg(feature = "simulation")]
-    Local(local::Local),
 }
 
 impl Db {
@@ -52,20 +55,6 @@ impl Db {
 
     pub(crate) fn wake(&self) -> watch::Receiver<u64> {
         self.wake.subscribe()
-    }
-
-    /// Whether every open connection is back in its pool.
-    pub(crate) fn is_idle(&self) -> bool {
-        match &self.pool {
-            Pool::Sqlite { writer, readers } => {
-                writer.num_idle() == writer.size() as usize && readers.as_ref().is_none_or(local::Local::is_idle)
-            }
-            #[cfg(feature = "postgres")]
-            Pool::Postgres(pool) => pool.num_idle() == pool.size() as usize,
-            // Its statements are over when they answer: there is no other thread.
-            #[cfg(feature = "simulation")]
-            Pool::Local(_) => true,
-        }
     }
 
     /// A transaction that may write. Writers queue up: there is one at a time, on both engines, so that a check and
@@ -81,6 +70,6 @@ impl Db {
 }
 
 #[cfg(all(test, feature = "postgres"))]
-pub(crate) use open::migrate_postgres;
+pub(crate) use postgres::migrate_and_leave;
 #[cfg(test)]
 pub(crate) use tx::{Prepared, placeholders};

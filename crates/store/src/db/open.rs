@@ -2,42 +2,27 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use domain::{Error, Result};
-use sqlx::Connection;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use rusqlite::Connection;
 use tokio::sync::watch;
 
-use super::errors::translate;
-use super::local::Local;
-use super::migrate::{Engine, migrator, outcome};
-use super::{Db, Pool};
+use super::errors::of_sqlite;
+use super::sqlite::{self, Access, Sqlite};
+use super::{Db, Pool, migrate};
 use crate::{Clock, sql};
 
-/// Connections that only read, beside SQLite's one writer.
-const SQLITE_READERS: usize = 4;
-/// Longest wait for another process that writes to the same SQLite file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for a free connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Statements kept prepared by each connection; the registry has fewer.
-const STATEMENT_CACHE: usize = 512;
 /// A file up to this size is checked wholly at start; a larger one only for its length.
 const CHECKED_BYTES_MAX: u64 = 32 << 20;
-#[cfg(feature = "postgres")]
-const POSTGRES_CONNECTIONS: u32 = 8;
 
 impl Db {
     /// Opens, checks and migrates. `create` allows to start with an empty database.
     pub(crate) async fn open(url: &str, create: bool, clock: Clock) -> Result<Arc<Db>> {
         let pool = match url.split_once(':') {
-            Some(("sqlite", ":memory:")) => memory().await?,
-            #[cfg(feature = "simulation")]
-            Some(("sqlite", ":local:")) => Pool::Local(Local::in_memory()?),
-            Some(("sqlite", path)) => file(Path::new(path.strip_prefix("//").unwrap_or(path)), create).await?,
+            Some(("sqlite", ":memory:")) => memory()?,
+            Some(("sqlite", path)) => file(Path::new(path.strip_prefix("//").unwrap_or(path)), create)?,
             #[cfg(feature = "postgres")]
-            Some(("postgres" | "postgresql", _)) => postgres(url, create).await?,
+            Some(("postgres" | "postgresql", _)) => Pool::Postgres(super::postgres::open(url, create).await?),
             _ => {
                 return Err(Error::refused(format!(
                     "`{}` is no database that Hob knows; use sqlite://PATH or postgres://…",
@@ -62,68 +47,36 @@ impl Db {
     }
 }
 
-/// Private to the process and gone with it, for tests and the simulator. It has one connection, since each connection
-/// in memory would be a database of its own; no timer ever closes it.
-async fn memory() -> Result<Pool> {
-    let options = SqliteConnectOptions::new()
-        .in_memory(true)
-        .filename(":memory:")
-        .foreign_keys(true)
-        .statement_cache_capacity(STATEMENT_CACHE);
-    let pool = SqlitePoolOptions::new()
-        .min_connections(1)
-        .max_connections(1)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        // A simulated clock runs ahead whenever everybody waits; the limit must not be in its reach.
-        .acquire_timeout(Duration::from_secs(365 * 24 * 3600));
-    let pool = pool
-        .connect_with(options)
-        .await
-        .map_err(|error| translate(error, "open"))?;
-    outcome(migrator(Engine::Sqlite).run(&pool).await)?;
+/// Private to the process and gone with it, for tests and the simulator.
+fn memory() -> Result<Pool> {
+    let failed = |error| of_sqlite(&error, "open in memory");
+    let mut connection = sqlite::connect_in_memory().map_err(failed)?;
+    migrate::sqlite(&mut connection)?;
     Ok(Pool::Sqlite {
-        writer: pool,
+        writer: Sqlite::in_memory(connection).map_err(failed)?,
         readers: None,
     })
 }
 
-async fn file(path: &Path, create: bool) -> Result<Pool> {
+fn file(path: &Path, create: bool) -> Result<Pool> {
+    let failed = |error| of_sqlite(&error, "open").within(&format!("database {}", path.display()));
     let found = Found::look(path)?;
     if !create {
         found.refuse_loss(path)?;
     }
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT)
-        .statement_cache_capacity(STATEMENT_CACHE);
-    let pool = SqlitePoolOptions::new()
-        .max_connections(1)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        // A full or failing disk makes SQLite roll back by itself; the driver's rollback then fails and it believes the
-        // transaction still open, for good. Such a connection is replaced.
-        .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))))
-        .acquire_timeout(ACQUIRE_TIMEOUT);
-    let failed = |error| translate(error, "open").within(&format!("database {}", path.display()));
-    let writer = pool
-        .connect_with(options.create_if_missing(create))
-        .await
-        .map_err(failed)?;
+    let access = if create { Access::Create } else { Access::Write };
+    let mut connection = sqlite::connect(path, access).map_err(failed)?;
     if found.bytes > 0 {
-        check(&writer, path).await?;
+        check(&connection, path)?;
         if !create {
-            refuse_foreign(&writer, path).await?;
+            refuse_foreign(&connection, path)?;
         }
     }
-    outcome(migrator(Engine::Sqlite).run(&writer).await)?;
-    let readers = Some(Local::readers(path.to_owned(), SQLITE_READERS, BUSY_TIMEOUT));
-    Ok(Pool::Sqlite { writer, readers })
+    migrate::sqlite(&mut connection)?;
+    Ok(Pool::Sqlite {
+        writer: Sqlite::writer(connection, path).map_err(failed)?,
+        readers: Some(Sqlite::readers(path)),
+    })
 }
 
 /// What lies at a database's path before SQLite touches it.
@@ -169,7 +122,7 @@ impl Found {
 }
 
 /// Brings the write-ahead log home, then looks whether the file is whole.
-async fn check(pool: &sqlx::SqlitePool, path: &Path) -> Result<()> {
+fn check(connection: &Connection, path: &Path) -> Result<()> {
     let damaged = |found: String| {
         let message = format!(
             "The database {} is damaged ({found}); restore it from a backup",
@@ -177,18 +130,22 @@ async fn check(pool: &sqlx::SqlitePool, path: &Path) -> Result<()> {
         );
         Error::unavailable(message.clone(), message)
     };
-    let failed = |error| translate(error, "check").within(&format!("database {}", path.display()));
+    let failed = |error| of_sqlite(&error, "check").within(&format!("database {}", path.display()));
+    let number = |sql| {
+        connection
+            .query_row(sql, [], |row| row.get::<_, i64>(0))
+            .map_err(failed)
+    };
     // Another process that reads may keep a part of the log; the length is then judged without it.
-    let (busy, _, _): (i64, i64, i64) = sqlx::query_as(sql::CHECKPOINT).fetch_one(pool).await.map_err(failed)?;
-    let (pages,): (i64,) = sqlx::query_as(sql::PAGE_COUNT).fetch_one(pool).await.map_err(failed)?;
-    let (page_bytes,): (i64,) = sqlx::query_as(sql::PAGE_SIZE).fetch_one(pool).await.map_err(failed)?;
-    let wanted = pages.unsigned_abs() * page_bytes.unsigned_abs();
+    let busy = number(sql::CHECKPOINT)?;
+    let wanted = number(sql::PAGE_COUNT)?.unsigned_abs() * number(sql::PAGE_SIZE)?.unsigned_abs();
     let bytes = Found::look(path)?.bytes;
     if busy == 0 && bytes < wanted {
         return Err(damaged(format!("{bytes} of {wanted} bytes are left")));
     }
     if bytes <= CHECKED_BYTES_MAX {
-        let (verdict,): (String,) = sqlx::query_as(sql::QUICK_CHECK).fetch_one(pool).await.map_err(failed)?;
+        let verdict = connection.query_row(sql::QUICK_CHECK, [], |row| row.get::<_, String>(0));
+        let verdict = verdict.map_err(failed)?;
         if verdict != "ok" {
             return Err(damaged(verdict));
         }
@@ -197,10 +154,9 @@ async fn check(pool: &sqlx::SqlitePool, path: &Path) -> Result<()> {
 }
 
 /// A valid SQLite file that never was ours, or lost all of its tables.
-async fn refuse_foreign(pool: &sqlx::SqlitePool, path: &Path) -> Result<()> {
-    let failed = |error| translate(error, "check").within(&format!("database {}", path.display()));
-    let (tables,): (i64,) = sqlx::query_as(sql::IS_OURS).fetch_one(pool).await.map_err(failed)?;
-    if tables > 0 {
+fn refuse_foreign(connection: &Connection, path: &Path) -> Result<()> {
+    let tables = connection.query_row(sql::IS_OURS, [], |row| row.get::<_, i64>(0));
+    if tables.map_err(|error| of_sqlite(&error, "check").within(&format!("database {}", path.display())))? > 0 {
         return Ok(());
     }
     Err(Error::refused(format!(
@@ -208,56 +164,4 @@ async fn refuse_foreign(pool: &sqlx::SqlitePool, path: &Path) -> Result<()> {
          backup; to begin anew, remove the root key of the installation as well",
         path.display()
     )))
-}
-
-#[cfg(feature = "postgres")]
-async fn postgres(url: &str, create: bool) -> Result<Pool> {
-    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-    // The driver's error would repeat the URL, and with it a password.
-    let options: PgConnectOptions = url.parse().map_err(|_| {
-        Error::refused("The database's URL cannot be read; it looks like postgres://USER:PASSWORD@HOST/DATABASE")
-    })?;
-    let options = options
-        .application_name("hob")
-        .options([
-            ("statement_timeout", "30s"),
-            ("idle_in_transaction_session_timeout", "60s"),
-        ])
-        .statement_cache_capacity(STATEMENT_CACHE);
-    // A pool would try in vain until its timeout and then only say that it timed out.
-    let first = sqlx::PgConnection::connect_with(&options)
-        .await
-        .map_err(|error| translate(error, "connect"))?;
-    first.close().await.map_err(|error| translate(error, "connect"))?;
-    let pool = PgPoolOptions::new()
-        .max_connections(POSTGRES_CONNECTIONS)
-        .acquire_timeout(ACQUIRE_TIMEOUT);
-    let pool = pool
-        .connect_with(options)
-        .await
-        .map_err(|error| translate(error, "connect"))?;
-    if !create {
-        let ours = sqlx::query_as(sql::POSTGRES_IS_OURS).fetch_one(&pool).await;
-        let (ours,): (bool,) = ours.map_err(|error| translate(error, sql::POSTGRES_IS_OURS))?;
-        if !ours {
-            return Err(Error::refused(
-                "The PostgreSQL database holds nothing of Hob's, but this installation has been used before. Is it the \
-                 right database? To begin anew, remove the root key of the installation",
-            ));
-        }
-    }
-    outcome(migrator(Engine::Postgres).run(&pool).await)?;
-    Ok(Pool::Postgres(pool))
-}
-
-/// Brings a PostgreSQL database up to date and leaves no connection behind, so that it can be a template.
-#[cfg(all(test, feature = "postgres"))]
-pub(crate) async fn migrate_postgres(url: &str) -> Result<(), String> {
-    let pool = sqlx::PgPool::connect(url).await.map_err(|error| error.to_string())?;
-    migrator(Engine::Postgres)
-        .run(&pool)
-        .await
-        .map_err(|error| error.to_string())?;
-    pool.close().await;
-    Ok(())
 }

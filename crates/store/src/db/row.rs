@@ -6,26 +6,24 @@ use std::str::FromStr;
 use domain::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+#[cfg(feature = "postgres")]
 use sqlx::Row as _;
 
 /// A row of either engine. A column that cannot be read as asked for is damage, and an internal error.
 pub(crate) enum Row {
-    Sqlite(sqlx::sqlite::SqliteRow),
+    Sqlite(super::sqlite::SqliteRow),
     #[cfg(feature = "postgres")]
     Postgres(sqlx::postgres::PgRow),
-    Local(super::local::LocalRow),
 }
 
 macro_rules! getter {
     ($name:ident, $type:ty) => {
         pub(crate) fn $name(&self, column: &str) -> Result<$type> {
-            let value = match self {
-                Row::Sqlite(row) => row.try_get(column),
+            match self {
+                Row::Sqlite(row) => row.get(column).map_err(|error| damaged(column, error)),
                 #[cfg(feature = "postgres")]
-                Row::Postgres(row) => row.try_get(column),
-                Row::Local(row) => return row.get(column).map_err(|error| damaged(column, error)),
-            };
-            value.map_err(|error| damaged(column, error))
+                Row::Postgres(row) => row.try_get(column).map_err(|error| damaged(column, error)),
+            }
         }
     };
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use domain::{Error, Result};
-use sqlx::SqlSafeStr;
 
-use super::errors::translate;
-use super::{Db, Pool, Row, Value};
+#[cfg(feature = "postgres")]
+use super::errors::of_postgres;
+use super::sqlite::SqliteTx;
+use super::{Db, Pool, Row, Sql, Value};
 use crate::audit::{Act, Outcome};
 use crate::sql;
 use crate::trouble::Mutant;
@@ -33,10 +34,9 @@ pub(crate) struct Tx {
 }
 
 enum Inner {
-    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
+    Sqlite(SqliteTx),
     #[cfg(feature = "postgres")]
     Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
-    Local(super::local::LocalTx),
 }
 
 /// Counters of the whole store that a writer reads once, draws from in memory and writes back with its commit.
@@ -78,32 +78,53 @@ impl Serial {
     }
 }
 
+/// Who hears of a commit.
+struct Told {
+    db: Arc<Db>,
+    /// The new revision, if something changed that others wait for.
+    revision: Option<u64>,
+    act: Option<Arc<Act>>,
+}
+
+impl Told {
+    fn of(self, outcome: &Result<()>) {
+        if let (Some(act), Ok(())) = (self.act, outcome) {
+            act.set_recorded();
+        }
+        let Some(revision) = self.revision else { return };
+        match outcome {
+            Ok(()) => {
+                let advance = |newest: &mut u64| std::mem::replace(newest, revision.max(*newest)) < revision;
+                self.db.wake.send_if_modified(advance);
+            }
+            // It may have become durable all the same (the answer was lost): whoever waits looks for itself.
+            Err(_) => self.db.wake.send_modify(|_| ()),
+        }
+    }
+}
+
 /// What to go back to, see [`Tx::savepoint`].
 pub(crate) struct Savepoint(Serials);
 
 macro_rules! each_engine {
-    ($tx:expr, $sql:expr, $args:expr, |$query:ident, $conn:ident, $wrap:ident| $body:expr, |$local:ident, $text:ident, $values:ident| $here:expr) => {{
-        let sql = $sql.into_sql_str();
-        debug_assert_eq!(placeholders(sql.as_str()), $args.len(), "arguments of {}", sql.as_str());
+    ($tx:expr, $sql:expr, $values:expr, |$sqlite:ident, $text:ident, $bound:ident| $here:expr, |$query:ident, $conn:ident| $there:expr) => {{
+        let (sql, values): (Sql, Vec<Value>) = ($sql.into(), $values);
+        debug_assert_eq!(
+            placeholders(sql.as_str()),
+            values.len(),
+            "arguments of {}",
+            sql.as_str()
+        );
         match &mut $tx.inner {
-            Inner::Sqlite(inner) => {
-                let text = sql.as_str().to_owned();
-                let $query = sqlx::query_with(sql, bind_sqlite($args)?);
-                let $conn = &mut **inner;
-                let $wrap = Row::Sqlite;
-                $body.map_err(|error| translate(error, &text))
+            Inner::Sqlite($sqlite) => {
+                let ($text, $bound) = (sql.as_str(), &values);
+                $here
             }
             #[cfg(feature = "postgres")]
             Inner::Postgres(inner) => {
-                let text = sql.as_str().to_owned();
-                let $query = sqlx::query_with(sql, bind_postgres($args)?);
+                let $query = sqlx::query_with(sql.clone(), bind_postgres(values)?);
                 let $conn = &mut **inner;
-                let $wrap = Row::Postgres;
-                $body.map_err(|error| translate(error, &text))
-            }
-            Inner::Local($local) => {
-                let ($text, $values) = (sql.as_str(), $args);
-                $here
+                $there.map_err(|error| of_postgres(error, sql.as_str()))
             }
         }
     }};
@@ -111,20 +132,12 @@ macro_rules! each_engine {
 
 impl Tx {
     pub(super) async fn write(db: &Arc<Db>) -> Result<Tx> {
-        const BEGIN: &str = "begin immediate";
         #[cfg(feature = "simulation")]
         db.trouble.at_begin()?;
         let inner = match &db.pool {
-            Pool::Sqlite { writer, .. } => Inner::Sqlite(
-                writer
-                    .begin_with(BEGIN)
-                    .await
-                    .map_err(|error| translate(error, BEGIN))?,
-            ),
+            Pool::Sqlite { writer, .. } => Inner::Sqlite(writer.begin("begin immediate").await?),
             #[cfg(feature = "postgres")]
-            Pool::Postgres(pool) => Inner::Postgres(pool.begin().await.map_err(|error| translate(error, BEGIN))?),
-            #[cfg(feature = "simulation")]
-            Pool::Local(local) => Inner::Local(local.begin(BEGIN).await?),
+            Pool::Postgres(pool) => Inner::Postgres(pool.begin().await.map_err(|error| of_postgres(error, "begin"))?),
         };
         #[cfg_attr(
             not(feature = "postgres"),
@@ -147,19 +160,16 @@ impl Tx {
 
     pub(super) async fn read(db: &Arc<Db>) -> Result<Tx> {
         let inner = match &db.pool {
-            Pool::Sqlite {
-                readers: Some(readers), ..
-            } => Inner::Local(readers.begin("begin").await?),
-            Pool::Sqlite { writer, .. } => {
-                Inner::Sqlite(writer.begin().await.map_err(|error| translate(error, "begin"))?)
-            }
+            Pool::Sqlite { writer, readers } => Inner::Sqlite(readers.as_ref().unwrap_or(writer).begin("begin").await?),
             #[cfg(feature = "postgres")]
             Pool::Postgres(pool) => {
                 const BEGIN: &str = "begin isolation level repeatable read read only";
-                Inner::Postgres(pool.begin_with(BEGIN).await.map_err(|error| translate(error, BEGIN))?)
+                Inner::Postgres(
+                    pool.begin_with(BEGIN)
+                        .await
+                        .map_err(|error| of_postgres(error, BEGIN))?,
+                )
             }
-            #[cfg(feature = "simulation")]
-            Pool::Local(local) => Inner::Local(local.begin("begin").await?),
         };
         Ok(Tx {
             db: db.clone(),
@@ -187,36 +197,36 @@ impl Tx {
     }
 
     /// Runs a statement and answers how many rows it touched.
-    pub(crate) async fn run(&mut self, sql: impl SqlSafeStr, args: Vec<Value>) -> Result<u64> {
+    pub(crate) async fn run(&mut self, sql: impl Into<Sql>, args: Vec<Value>) -> Result<u64> {
         each_engine!(
             self,
             sql,
             args,
-            |query, conn, _wrap| query.execute(conn).await.map(|done| done.rows_affected()),
-            |local, text, values| local.run(text, &values)
+            |sqlite, text, values| sqlite.run(text, values),
+            |query, conn| query.execute(conn).await.map(|done| done.rows_affected())
         )
     }
 
-    pub(crate) async fn all(&mut self, sql: impl SqlSafeStr, args: Vec<Value>) -> Result<Vec<Row>> {
+    pub(crate) async fn all(&mut self, sql: impl Into<Sql>, args: Vec<Value>) -> Result<Vec<Row>> {
         each_engine!(
             self,
             sql,
             args,
-            |query, conn, wrap| query
+            |sqlite, text, values| sqlite.all(text, values, usize::MAX),
+            |query, conn| query
                 .fetch_all(conn)
                 .await
-                .map(|rows| rows.into_iter().map(wrap).collect()),
-            |local, text, values| local.all(text, &values, usize::MAX)
+                .map(|rows| rows.into_iter().map(Row::Postgres).collect())
         )
     }
 
-    pub(crate) async fn first(&mut self, sql: impl SqlSafeStr, args: Vec<Value>) -> Result<Option<Row>> {
+    pub(crate) async fn first(&mut self, sql: impl Into<Sql>, args: Vec<Value>) -> Result<Option<Row>> {
         each_engine!(
             self,
             sql,
             args,
-            |query, conn, wrap| query.fetch_optional(conn).await.map(|row| row.map(wrap)),
-            |local, text, values| Ok(local.all(text, &values, 1)?.pop())
+            |sqlite, text, values| Ok(sqlite.all(text, values, 1)?.pop()),
+            |query, conn| query.fetch_optional(conn).await.map(|row| row.map(Row::Postgres))
         )
     }
 
@@ -259,7 +269,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Makes everything durable, then wakes whoever waits for changes.
+    /// Makes everything durable, then wakes whoever waits for changes. On SQLite both happen once this has begun, even
+    /// if the caller goes away meanwhile.
     pub(crate) async fn commit(mut self) -> Result<()> {
         let act = self.act.take();
         if let Some(act) = &act {
@@ -271,60 +282,52 @@ impl Tx {
                 self.run(sql::META_SET, super::args![serial.name(), value]).await?;
             }
         }
-        let (db, revision) = (self.db.clone(), self.serials.revision);
-        let revision = revision.map(|revision| revision.unsigned_abs());
-        let outcome = self.make_durable(revision).await;
-        if let (Some(act), Ok(())) = (act, &outcome) {
-            act.set_recorded();
-        }
-        let Some(revision) = revision else { return outcome };
-        match outcome {
-            Ok(()) => {
-                let advance = |newest: &mut u64| std::mem::replace(newest, revision.max(*newest)) < revision;
-                db.wake.send_if_modified(advance);
-            }
-            // It may have become durable all the same (the answer was lost): whoever waits looks for itself.
-            Err(_) => db.wake.send_modify(|_| ()),
-        }
+        let told = Told {
+            db: self.db.clone(),
+            revision: self.serials.revision.map(i64::unsigned_abs),
+            act,
+        };
         #[cfg(feature = "simulation")]
-        db.trouble.commits(true);
-        outcome
+        return self.commit_in_trouble(told).await;
+        #[cfg(not(feature = "simulation"))]
+        self.make_durable(told).await
     }
 
-    async fn make_durable(self, revision: Option<u64>) -> Result<()> {
-        #[cfg(feature = "simulation")]
-        let trouble = self.db.trouble.clone();
-        #[cfg(feature = "simulation")]
-        trouble.commits(false);
-        #[cfg(feature = "simulation")]
-        let fault = trouble.at_commit();
-        #[cfg(feature = "simulation")]
-        if fault == Some(crate::trouble::Fault::CommitFails) {
-            self.end().await?;
-            return Err(crate::trouble::trouble("commit"));
-        }
-        #[cfg(not(feature = "postgres"))]
-        let _ = revision;
+    async fn make_durable(self, told: Told) -> Result<()> {
         match self.inner {
-            Inner::Sqlite(inner) => inner.commit().await.map_err(|error| translate(error, "commit"))?,
+            Inner::Sqlite(inner) => inner.commit(move |outcome| told.of(outcome)).await,
             #[cfg(feature = "postgres")]
-            Inner::Postgres(mut inner) => {
-                if let Some(revision) = revision {
-                    let notify = sqlx::query(sql::NOTIFY).bind(revision.to_string());
-                    notify
-                        .execute(&mut *inner)
-                        .await
-                        .map_err(|error| translate(error, sql::NOTIFY))?;
-                }
-                inner.commit().await.map_err(|error| translate(error, "commit"))?;
+            Inner::Postgres(inner) => {
+                let outcome = commit_postgres(inner, told.revision).await;
+                told.of(&outcome);
+                outcome
             }
-            Inner::Local(inner) => inner.end("commit")?,
         }
-        #[cfg(feature = "simulation")]
-        if fault == Some(crate::trouble::Fault::AnswerLost) {
-            return Err(crate::trouble::trouble("the answer to a commit"));
+    }
+
+    /// With what a simulation has arranged for.
+    #[cfg(feature = "simulation")]
+    async fn commit_in_trouble(self, told: Told) -> Result<()> {
+        use crate::trouble::{Fault, trouble};
+        let (arranged, watched) = (self.db.trouble.clone(), told.revision.is_some());
+        arranged.commits(false);
+        let outcome = match arranged.at_commit() {
+            Some(Fault::CommitFails) => {
+                self.end().await?;
+                let outcome = Err(trouble("commit"));
+                told.of(&outcome);
+                outcome
+            }
+            Some(Fault::AnswerLost) => {
+                self.make_durable(told).await?;
+                Err(trouble("the answer to a commit"))
+            }
+            Some(Fault::Busy) | None => self.make_durable(told).await,
+        };
+        if watched {
+            arranged.commits(true);
         }
-        Ok(())
+        outcome
     }
 
     /// Whether a known bug was put in on purpose. Never, outside simulations.
@@ -341,28 +344,21 @@ impl Tx {
     /// Ends a transaction that has only read. Without it the connection would go back a little later.
     pub(crate) async fn end(self) -> Result<()> {
         match self.inner {
-            Inner::Sqlite(inner) => inner.rollback().await,
+            Inner::Sqlite(inner) => inner.roll_back(),
             #[cfg(feature = "postgres")]
-            Inner::Postgres(inner) => inner.rollback().await,
-            Inner::Local(inner) => return inner.end("rollback"),
+            Inner::Postgres(inner) => inner.rollback().await.map_err(|error| of_postgres(error, "rollback")),
         }
-        .map_err(|error| translate(error, "rollback"))
     }
 }
 
-fn bind_sqlite(values: Vec<Value>) -> Result<sqlx::sqlite::SqliteArguments> {
-    use sqlx::Arguments;
-    let mut bound = sqlx::sqlite::SqliteArguments::default();
-    for value in values {
-        match value {
-            Value::Text(text) => bound.add(text),
-            Value::Int(int) => bound.add(int),
-            Value::Bool(bool) => bound.add(bool),
-            Value::Bytes(bytes) => bound.add(bytes),
-        }
-        .map_err(|error| Error::internal(format!("cannot bind: {error}")))?;
+#[cfg(feature = "postgres")]
+async fn commit_postgres(mut inner: sqlx::Transaction<'static, sqlx::Postgres>, revision: Option<u64>) -> Result<()> {
+    if let Some(revision) = revision {
+        let notify = sqlx::query(sql::NOTIFY).bind(revision.to_string());
+        let notified = notify.execute(&mut *inner).await;
+        notified.map_err(|error| of_postgres(error, sql::NOTIFY))?;
     }
-    Ok(bound)
+    inner.commit().await.map_err(|error| of_postgres(error, "commit"))
 }
 
 #[cfg(feature = "postgres")]
@@ -400,43 +396,24 @@ pub(crate) struct Prepared {
 
 #[cfg(test)]
 impl Tx {
-    pub(crate) async fn prepare(&mut self, sql: String) -> Result<Prepared, sqlx::Error> {
-        use sqlx::{AssertSqlSafe, Column, Executor, Statement};
-        let parameters = |parameters: Option<usize>| parameters.unwrap_or_default();
-        let sql = AssertSqlSafe(sql).into_sql_str();
+    pub(crate) async fn prepare(&mut self, sql: Sql) -> Result<Prepared> {
         match &mut self.inner {
             Inner::Sqlite(inner) => {
-                let statement = inner.prepare(sql).await?;
-                let count = statement
-                    .parameters()
-                    .map(|either| either.either(<[_]>::len, |count| count));
-                let columns = statement
-                    .columns()
-                    .iter()
-                    .map(|column| column.name().to_owned())
-                    .collect();
-                Ok(Prepared {
-                    parameters: parameters(count),
-                    columns,
-                })
+                let (parameters, columns) = inner.prepare(sql.as_str())?;
+                Ok(Prepared { parameters, columns })
             }
             #[cfg(feature = "postgres")]
             Inner::Postgres(inner) => {
-                let statement = inner.prepare(sql).await?;
-                let count = statement
-                    .parameters()
-                    .map(|either: sqlx::Either<&[_], usize>| either.either(<[_]>::len, |n| n));
-                let columns = statement
-                    .columns()
-                    .iter()
-                    .map(|column| column.name().to_owned())
-                    .collect();
+                use sqlx::{Column, Either, Executor, SqlSafeStr, Statement};
+                let prepared = inner.prepare(sql.clone().into_sql_str()).await;
+                let statement = prepared.map_err(|error| of_postgres(error, sql.as_str()))?;
+                let count = |either: Either<&[_], usize>| either.either(<[_]>::len, |n| n);
+                let names = statement.columns().iter().map(|column| column.name().to_owned());
                 Ok(Prepared {
-                    parameters: parameters(count),
-                    columns,
+                    parameters: statement.parameters().map(count).unwrap_or_default(),
+                    columns: names.collect(),
                 })
             }
-            Inner::Local(_) => Err(sqlx::Error::WorkerCrashed),
         }
     }
 }

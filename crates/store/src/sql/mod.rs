@@ -119,6 +119,13 @@ pub(crate) const PAGE_COUNT: &str = "pragma page_count";
 pub(crate) const PAGE_SIZE: &str = "pragma page_size";
 pub(crate) const QUICK_CHECK: &str = "pragma quick_check(1)";
 pub(crate) const IS_OURS: &str = "select count(*) from sqlite_master where type = 'table' and name = 'journal'";
+/// As sqlx's migrator makes it.
+pub(crate) const MIGRATIONS_TABLE: &str = "create table if not exists _sqlx_migrations (version bigint primary key, \
+    description text not null, installed_on timestamp not null default current_timestamp, success boolean not null, \
+    checksum blob not null, execution_time bigint not null)";
+pub(crate) const MIGRATIONS_APPLIED: &str = "select version, checksum from _sqlx_migrations order by version";
+pub(crate) const MIGRATIONS_ADD: &str = "insert into _sqlx_migrations (version, description, success, checksum, \
+    execution_time) values ($1, $2, true, $3, -1)";
 
 /// Statements that only PostgreSQL has.
 #[cfg(feature = "postgres")]

@@ -12,9 +12,6 @@ use crate::*;
 pub(crate) enum Engine {
     /// In memory.
     Sqlite,
-    /// Likewise, on the test's own thread.
-    #[cfg(feature = "simulation")]
-    Local,
     #[cfg(feature = "postgres")]
     Postgres,
 }
@@ -32,14 +29,6 @@ macro_rules! both {
             #[tokio::test]
             async fn on_sqlite() {
                 if let Some(world) = $crate::tests::World::new($crate::tests::Engine::Sqlite).await {
-                    test(world).await;
-                }
-            }
-
-            #[cfg(feature = "simulation")]
-            #[tokio::test]
-            async fn on_sqlite_of_the_simulator() {
-                if let Some(world) = $crate::tests::World::new($crate::tests::Engine::Local).await {
                     test(world).await;
                 }
             }
@@ -68,8 +57,6 @@ impl World {
     pub(crate) async fn new(engine: Engine) -> Option<World> {
         let url = match engine {
             Engine::Sqlite => "sqlite::memory:".to_owned(),
-            #[cfg(feature = "simulation")]
-            Engine::Local => "sqlite::local:".to_owned(),
             #[cfg(feature = "postgres")]
             Engine::Postgres => super::postgres::database().await?,
         };

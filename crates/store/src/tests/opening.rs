@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use domain::error::Kind;
-use sqlx::AssertSqlSafe;
 
 use super::World;
 use super::bed::{ROOT_KEY, message, web};
-use crate::db::args;
+use crate::db::{Sql, args};
 use crate::*;
 
 /// A directory with a database in it that two services and one secret were written to. Closed without a goodbye, so
@@ -79,17 +78,9 @@ async fn a_used_installation_without_its_database_refuses_to_start_empty() {
     fs::remove_file(used.file("hob.db-wal")).unwrap();
     assert!(message(used.open(false).await, "").contains("missing or empty"));
     assert!(!used.file("hob.db").exists(), "nothing was made");
-    let stranger = sqlx::SqlitePool::connect_with(
-        sqlx::sqlite::SqliteConnectOptions::new()
-            .filename(used.file("hob.db"))
-            .create_if_missing(true),
-    );
-    let stranger = stranger.await.unwrap();
-    sqlx::query("create table theirs (id text)")
-        .execute(&stranger)
-        .await
-        .unwrap();
-    stranger.close().await;
+    let stranger = rusqlite::Connection::open(used.file("hob.db")).unwrap();
+    stranger.execute_batch("create table theirs (id text)").unwrap();
+    drop(stranger);
     assert!(message(used.open(false).await, "").contains("holds nothing of Hob's"));
 }
 
@@ -209,7 +200,7 @@ async fn a_full_disk_loses_nothing_and_is_over_when_there_is_room() {
     let limit = async |pages: i64| {
         // As a disk does: no page beyond a limit.
         let mut tx = world.store.db.write().await.unwrap();
-        tx.all(AssertSqlSafe(format!("pragma max_page_count = {pages}")), args![])
+        tx.all(Sql::composed(format!("pragma max_page_count = {pages}")), args![])
             .await
             .unwrap();
         tx.commit().await.unwrap();
@@ -239,4 +230,26 @@ async fn a_full_disk_loses_nothing_and_is_over_when_there_is_room() {
     limit(1 << 30).await;
     me.create_service(web("one-more")).await.unwrap();
     assert_eq!(services(&world).await, acknowledged + 1);
+}
+
+#[tokio::test]
+async fn a_commit_that_has_begun_is_made_and_heard_of_though_its_caller_goes_away() {
+    let place = tempfile::tempdir().unwrap();
+    let world = World::at(&url(place.path()), true).await.unwrap();
+    let mut wake = world.store.wake();
+    let before = *wake.borrow_and_update();
+    let mut tx = world.store.db.write().await.unwrap();
+    tx.changed().await.unwrap();
+    let mut commit = Box::pin(tx.commit());
+    std::future::poll_fn(|context| {
+        let _ = commit.as_mut().poll(context);
+        std::task::Poll::Ready(())
+    })
+    .await;
+    drop(commit);
+    wake.changed().await.unwrap();
+    assert_eq!(*wake.borrow(), before + 1);
+    let mut tx = world.store.db.read().await.unwrap();
+    let revision = tx.one(sql::META, args!["revision"]).await.unwrap().int("value");
+    assert_eq!(revision.unwrap().unsigned_abs(), before + 1);
 }

@@ -1,12 +1,11 @@
 //! Deep pages: found by position, without counting off what lies before them (B9).
 
 use domain::{AccountId, ConfigId, DeploymentId, DomainId, ProjectId, Stage};
-use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::bed::{message, web};
 use super::{World, both, counters};
-use crate::db::args;
+use crate::db::{Sql, args};
 use crate::ledger::count;
 use crate::position::{self, Rows, Window};
 use crate::scope::{new_project, new_set};
@@ -209,7 +208,7 @@ both! {
         tx.run(younger, args![]).await.unwrap();
         let migration = include_str!("../../migrations/0011_positions_of_all.sql");
         for statement in migration.split(';').filter(|statement| statement.contains("insert into")) {
-            tx.run(AssertSqlSafe(statement.to_owned()), args![]).await.unwrap();
+            tx.run(Sql::composed(statement.to_owned()), args![]).await.unwrap();
         }
         tx.commit().await.unwrap();
         counters::check(&world).await;
@@ -291,7 +290,7 @@ async fn a_deep_page_is_a_range_of_an_index() {
     let deep = deep.into_iter().filter(|text| by_time(text) && !members_projects(text));
     let mut plans = 0;
     for text in deep {
-        let explain = || AssertSqlSafe(format!("explain query plan {text}"));
+        let explain = || Sql::composed(format!("explain query plan {text}"));
         let kind = if text.contains("s.kind = $4") { "service" } else { "" };
         let admin = text.contains("cast($1 as text)");
         for project in [String::new(), history.rows[0].0.to_string()] {

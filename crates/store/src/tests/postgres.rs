@@ -35,5 +35,6 @@ fn make_template(server: &Server) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| e.to_string())?;
-    runtime.block_on(crate::db::migrate_postgres(&url))
+    let migrated = runtime.block_on(crate::db::migrate_and_leave(&url));
+    migrated.map_err(|error| error.context)
 }

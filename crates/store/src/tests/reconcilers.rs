@@ -3,12 +3,11 @@
 use domain::error::Kind;
 use domain::routing::Receipt;
 use domain::{ServiceId, Stage};
-use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::bed::{image, instance, message, stage, web};
 use super::both;
-use crate::db::args;
+use crate::db::{Sql, args};
 use crate::*;
 
 both! {
@@ -102,7 +101,7 @@ both! {
         let before = me.journal(first.id, 0, 10).await.unwrap();
         for attack in attacks {
             let mut tx = world.store.db.write().await.unwrap();
-            assert!(tx.run(AssertSqlSafe(attack.clone()), args![]).await.is_err(), "{attack}");
+            assert!(tx.run(Sql::composed(attack.clone()), args![]).await.is_err(), "{attack}");
         }
         assert_eq!(me.journal(first.id, 0, 10).await.unwrap(), before);
         me.delete_service(service.id).await.unwrap();

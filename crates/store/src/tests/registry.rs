@@ -1,6 +1,6 @@
 //! Every statement, prepared on both engines.
 
-use crate::db::{Prepared, placeholders};
+use crate::db::{Prepared, Sql, placeholders};
 use crate::tests::{Engine, World};
 use crate::{list, sql};
 
@@ -16,9 +16,9 @@ async fn prepared(engine: Engine) -> Option<Vec<Prepared>> {
     let mut all = Vec::new();
     for text in everything() {
         let statement = tx
-            .prepare(text.clone())
+            .prepare(Sql::composed(text.clone()))
             .await
-            .unwrap_or_else(|error| panic!("{engine:?}: {error}: {text}"));
+            .unwrap_or_else(|error| panic!("{engine:?}: {error:?}: {text}"));
         assert_eq!(
             statement.parameters,
             placeholders(&text),

@@ -7,7 +7,7 @@ use crate::tests::{Engine, World};
 use crate::{Fault, ListQuery};
 
 async fn world() -> World {
-    World::new(Engine::Local).await.unwrap()
+    World::new(Engine::Sqlite).await.unwrap()
 }
 
 #[tokio::test]

@@ -1,15 +1,15 @@
-//! SQLite on the caller's own thread: for what only reads, and for simulations.
+//! SQLite on the caller's own thread.
 //!
-//! The driver of the writer gives its connection a thread of its own; each statement then costs two switches between
-//! threads, and each row may cost one, which is ten times what SQLite itself takes. Here a statement is over when it
-//! answers. The tests of the store run with it as with the others.
+//! A thread that owned the connection would cost each statement two switches between threads, ten times what SQLite
+//! itself takes. Here a statement is over when it answers. Only a commit to a file waits for the disk by its nature; it
+//! is made on a thread that may wait.
 //!
 //! # Assumptions
-//! What is read is bounded and mostly in memory, so that a thread of the runtime is not held up for long. What waits for
-//! the disk by its nature, a commit, is not done here.
+//! What is read is bounded and mostly in memory, so that a thread of the runtime is not held up for long. No other
+//! process writes to the file, so that a transaction that writes begins at once.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,32 +19,42 @@ use rusqlite::types::{ToSqlOutput, Value as Cell, ValueRef};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::errors::translate_local;
+use super::errors::{of_sqlite, timed_out};
 use super::{Row, Value};
 
+/// Connections that only read a file, beside its one writer.
+const READERS: usize = 4;
 /// Statements that stay prepared; the registry has fewer.
 const STATEMENT_CACHE: usize = 512;
+/// Longest wait for another process that uses the same file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a free connection to a file. In memory, where a simulated clock may run ahead, there is no limit.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Connections, each used by one transaction at a time.
+/// Connections to one database, each used by one transaction at a time. Clones are the same.
 #[derive(Clone)]
-pub(crate) struct Local(Arc<Shelf>);
+pub(super) struct Sqlite(Arc<Shelf>);
 
 struct Shelf {
     idle: Mutex<Vec<Session>>,
     turns: Arc<Semaphore>,
-    count: usize,
     source: Source,
 }
 
-/// Where connections come from.
+/// Where further connections come from.
 enum Source {
-    File {
-        path: PathBuf,
-        busy_timeout: Duration,
-    },
-    /// The one that there is.
-    #[cfg(feature = "simulation")]
+    File(PathBuf, Access),
+    /// From nowhere: another one would see another database.
     Memory,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Also makes the file.
+    Create,
+    Write,
+    Read,
 }
 
 struct Session {
@@ -61,7 +71,7 @@ struct Shape {
 }
 
 /// One transaction. Dropped, it never happened.
-pub(crate) struct LocalTx {
+pub(super) struct SqliteTx {
     /// Always there; it goes back to the shelf at the end.
     session: Option<Session>,
     shelf: Arc<Shelf>,
@@ -70,54 +80,65 @@ pub(crate) struct LocalTx {
 }
 
 /// One row, with the names of its columns.
-pub(crate) struct LocalRow {
+pub(crate) struct SqliteRow {
     columns: Arc<[String]>,
     cells: Vec<Cell>,
 }
 
-impl Local {
-    /// At most `count` connections that read the file at `path`, which exists. Each is opened when it is needed first.
-    pub(super) fn readers(path: PathBuf, count: usize, busy_timeout: Duration) -> Local {
-        Local::new(vec![], count, Source::File { path, busy_timeout })
+/// Opens the file at `path`. A write is durable when its commit answers, and held up by no reader.
+pub(super) fn connect(path: &Path, access: Access) -> rusqlite::Result<Connection> {
+    let flags = match access {
+        Access::Create => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    };
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    if access != Access::Read {
+        connection.execute_batch("pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on")?;
+    }
+    Ok(connection)
+}
+
+/// Private to the process and gone with it.
+pub(super) fn connect_in_memory() -> rusqlite::Result<Connection> {
+    let connection = Connection::open_in_memory()?;
+    connection.execute_batch("pragma foreign_keys = on; pragma journal_mode = memory; pragma synchronous = off")?;
+    Ok(connection)
+}
+
+impl Sqlite {
+    /// The one writer of the file at `path`.
+    pub(super) fn writer(first: Connection, path: &Path) -> rusqlite::Result<Sqlite> {
+        let source = Source::File(path.to_owned(), Access::Write);
+        Ok(Sqlite::new(vec![Session::new(first)?], 1, source))
     }
 
-    #[cfg(feature = "simulation")]
-    pub(super) fn in_memory() -> Result<Local> {
-        let opened = || {
-            let connection = Connection::open_in_memory()?;
-            // As the product's driver has it, but for what only a disk needs.
-            connection
-                .execute_batch("pragma foreign_keys = on; pragma journal_mode = memory; pragma synchronous = off")?;
-            super::migrate::sqlite_steps().try_for_each(|step| connection.execute_batch(step))?;
-            Session::new(connection)
-        };
-        let session = opened().map_err(|error: rusqlite::Error| translate_local(&error, "open in memory"))?;
-        Ok(Local::new(vec![session], 1, Source::Memory))
+    /// Connections that only read the file at `path`, which exists. Each is opened when it is needed first.
+    pub(super) fn readers(path: &Path) -> Sqlite {
+        Sqlite::new(vec![], READERS, Source::File(path.to_owned(), Access::Read))
     }
 
-    fn new(idle: Vec<Session>, count: usize, source: Source) -> Local {
-        Local(Arc::new(Shelf {
+    pub(super) fn in_memory(only: Connection) -> rusqlite::Result<Sqlite> {
+        Ok(Sqlite::new(vec![Session::new(only)?], 1, Source::Memory))
+    }
+
+    fn new(idle: Vec<Session>, count: usize, source: Source) -> Sqlite {
+        Sqlite(Arc::new(Shelf {
             idle: Mutex::new(idle),
             turns: Arc::new(Semaphore::new(count)),
-            count,
             source,
         }))
     }
 
-    /// Whether no transaction is open.
-    pub(super) fn is_idle(&self) -> bool {
-        self.0.turns.available_permits() == self.0.count
-    }
-
-    pub(super) async fn begin(&self, how: &str) -> Result<LocalTx> {
-        let turn = self.0.turns.clone().acquire_owned().await;
-        let turn = turn.map_err(|_| Error::internal("the connections are closed"))?;
+    pub(super) async fn begin(&self, how: &str) -> Result<SqliteTx> {
+        let turn = self.0.turn().await?;
         let known = self.0.idle().pop();
         let session = match known {
             Some(session) => session,
             None => self.0.open()?,
         };
-        let mut tx = LocalTx {
+        let mut tx = SqliteTx {
             session: Some(session),
             shelf: self.0.clone(),
             open: false,
@@ -134,18 +155,22 @@ impl Shelf {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    async fn turn(&self) -> Result<OwnedSemaphorePermit> {
+        let turn = self.turns.clone().acquire_owned();
+        let turn = match &self.source {
+            Source::File(..) => tokio::time::timeout(ACQUIRE_TIMEOUT, turn)
+                .await
+                .map_err(|_| timed_out("wait for a connection"))?,
+            Source::Memory => turn.await,
+        };
+        turn.map_err(|_| Error::internal("the connections are closed"))
+    }
+
     fn open(&self) -> Result<Session> {
         match &self.source {
-            Source::File { path, busy_timeout } => {
-                let opened = || {
-                    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-                    let connection = Connection::open_with_flags(path, flags)?;
-                    connection.busy_timeout(*busy_timeout)?;
-                    Session::new(connection)
-                };
-                opened().map_err(|error: rusqlite::Error| translate_local(&error, "open"))
-            }
-            #[cfg(feature = "simulation")]
+            Source::File(path, access) => connect(path, *access)
+                .and_then(Session::new)
+                .map_err(|error| of_sqlite(&error, "open")),
             Source::Memory => Err(Error::internal("the only connection is away")),
         }
     }
@@ -161,7 +186,7 @@ impl Session {
     }
 }
 
-impl LocalTx {
+impl SqliteTx {
     fn session(&mut self) -> Result<&mut Session> {
         let away = || Error::internal("a transaction lost its connection");
         self.session.as_mut().ok_or_else(away)
@@ -175,7 +200,7 @@ impl LocalTx {
             bind(&mut statement, &shape, values)?;
             statement.raw_execute().map(|rows| rows as u64)
         };
-        run().map_err(|error| translate_local(&error, sql))
+        run().map_err(|error| of_sqlite(&error, sql))
     }
 
     /// At most `limit` rows.
@@ -191,27 +216,56 @@ impl LocalTx {
             while let Some(row) = rows.next()? {
                 let cells = (0..columns.len()).map(|n| row.get(n)).collect::<Result<_, _>>()?;
                 let columns = columns.clone();
-                found.push(Row::Local(LocalRow { columns, cells }));
+                found.push(Row::Sqlite(SqliteRow { columns, cells }));
                 if found.len() == limit {
                     break;
                 }
             }
             Ok(found)
         };
-        read().map_err(|error: rusqlite::Error| translate_local(&error, sql))
+        read().map_err(|error: rusqlite::Error| of_sqlite(&error, sql))
     }
 
-    /// Ends the transaction with `how`.
-    pub(super) fn end(mut self, how: &str) -> Result<()> {
+    /// What SQLite makes of a statement: how many places it has, and the names of its columns.
+    #[cfg(test)]
+    pub(super) fn prepare(&mut self, sql: &str) -> Result<(usize, Vec<String>)> {
+        let statement = self.session()?.connection.prepare(sql);
+        let statement = statement.map_err(|error| of_sqlite(&error, sql))?;
+        let columns = statement.column_names().into_iter().map(str::to_owned).collect();
+        Ok((statement.parameter_count(), columns))
+    }
+
+    /// Makes everything durable and tells `then` what came of it. Once begun, both happen even if nobody waits for the
+    /// answer any more.
+    pub(super) async fn commit(self, then: impl FnOnce(&Result<()>) + Send + 'static) -> Result<()> {
+        let waits = matches!(self.shelf.source, Source::File(..));
+        let commit = || {
+            let outcome = self.end("commit");
+            then(&outcome);
+            outcome
+        };
+        if !waits {
+            return commit();
+        }
+        let done = tokio::task::spawn_blocking(commit).await;
+        done.unwrap_or_else(|error| Err(Error::internal(format!("a commit ended badly: {error}"))))
+    }
+
+    pub(super) fn roll_back(self) -> Result<()> {
+        self.end("rollback")
+    }
+
+    fn end(mut self, how: &str) -> Result<()> {
+        self.run(how, &[])?;
         self.open = false;
-        self.run(how, &[]).map(drop)
+        Ok(())
     }
 }
 
-impl Drop for LocalTx {
+impl Drop for SqliteTx {
     fn drop(&mut self) {
         if std::mem::take(&mut self.open) {
-            // A transaction that SQLite has ended by itself cannot be ended again, and need not be.
+            // A transaction that SQLite has ended by itself, as on a full disk, cannot be ended again and need not be.
             let _ = self.run("rollback", &[]);
         }
         // One that is still in a transaction is of no use to the next.
@@ -267,7 +321,7 @@ impl rusqlite::ToSql for Value {
     }
 }
 
-impl LocalRow {
+impl SqliteRow {
     pub(super) fn get<T: FromCell>(&self, column: &str) -> Result<T, String> {
         let place = self.columns.iter().position(|name| name == column);
         let cell = place
