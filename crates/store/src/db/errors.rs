@@ -9,9 +9,9 @@ const FULL: &str = "The disk of the database is full; free some space and try ag
 #[cfg(feature = "postgres")]
 const AWAY: &str = "The database cannot be reached; try again";
 
-/// A caller waited too long for its turn.
-pub(super) fn timed_out(doing: &str) -> Error {
-    Error::unavailable(BUSY, format!("timed out ({doing})"))
+/// Nothing was done, and trying again may help. `why` is for the log.
+pub(super) fn busy(why: &str) -> Error {
+    Error::unavailable(BUSY, why)
 }
 
 /// Full disk, busy and unreachable are [`Kind::Unavailable`] with a text that says what to do; a broken uniqueness rule

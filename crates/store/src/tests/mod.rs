@@ -1,6 +1,7 @@
 //! The store's tests, each on both engines.
 
 mod audit;
+mod batches;
 mod bed;
 mod counters;
 mod crash;
