@@ -182,5 +182,9 @@ async fn configs_and_secrets_are_found_by_name() {
             assert_eq!(alice.get(&nothing).await.expect(200)["count"], 0, "{nothing}");
         }
         assert_eq!(bob.get(&format!("{path}?name=live")).await.expect(200)["count"], 0);
+        // It has one page, as every short list (I.7).
+        alice.get(&format!("{path}?name=live&page=last")).await.expect(200);
+        let beyond = alice.get(&format!("{path}?name=live&page=2")).await.expect(404);
+        assert_eq!(beyond, json!({"detail": "Invalid page."}), "{path}");
     }
 }

@@ -215,6 +215,11 @@ impl Life {
         }
     }
 
+    /// Whether its own task is running right now.
+    pub fn acts(&self) -> bool {
+        self.on_main.load(Ordering::Relaxed)
+    }
+
     pub fn resume(&self) {
         self.paused.set(false);
     }

@@ -122,7 +122,7 @@ impl Engine for SimEngine {
         match &mut listing {
             Ok(rows) => {
                 life.listed.store(true, Ordering::Relaxed);
-                book.listed(rows);
+                book.listed(life.number, rows);
                 if self.ends.mutant == Some(Mutant::ListsNothingNew) {
                     *rows = self.first_listing.get_or_init(|| rows.clone()).clone();
                 }

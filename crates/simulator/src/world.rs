@@ -148,7 +148,6 @@ impl World {
             via: Via::LocalOperator,
         });
         let fuses = Fuses::default();
-        watch_commits(&store, now.clone());
         if let Some(bug) = setup.mutant.and_then(Mutant::of_store) {
             store.trouble().set_mutant(bug);
         }
@@ -165,7 +164,7 @@ impl World {
         }
         let edge = FakeEdge::new();
         edge.set_ack_delay(Duration::from_millis(5));
-        Ok(World {
+        let world = World {
             turns,
             book: Book::new(scenario.clone(), engine.clone(), edge.clone()),
             store,
@@ -182,7 +181,9 @@ impl World {
             lives: Arc::default(),
             ids: Arc::default(),
             decisions: Arc::default(),
-        })
+        };
+        watch_commits(&world);
+        Ok(world)
     }
 
     async fn turn(&self, what: u8, subject: u128) {
@@ -208,8 +209,18 @@ fn clock(began: Instant, jumps_us: Arc<AtomicI64>, now: Arc<Mutex<Option<Life>>>
 }
 
 /// Every commit is a point at which the control plane can be cut off, on either side.
-fn watch_commits(store: &Store, now: Arc<Mutex<Option<Life>>>) {
-    store.trouble().watch(Arc::new(move |done| {
+fn watch_commits(world: &World) {
+    let (now, lives, book) = (world.now.clone(), world.lives.clone(), world.book.clone());
+    world.store.trouble().watch(Arc::new(move |done| {
+        let acting = {
+            let lives = lives.lock().unwrap_or_else(PoisonError::into_inner);
+            lives.iter().find(|life| life.acts()).map(|life| life.number)
+        };
+        if let Some(life) = acting
+            && done
+        {
+            book.decides(life);
+        }
         let life = now.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(life) = life {
             life.touch(Op::Commit, if done { Moment::After } else { Moment::Before });

@@ -40,6 +40,7 @@ is_found! {
     an_edge_that_hides_what_is_in_flight: HideBusy by [4];
     a_first_table_that_is_empty: EmptyFirstTable by [2, 10, 21];
     epochs_that_begin_anew: EpochsBeginAnew by [19];
+    a_lease_that_nobody_looks_at: SkipLease by [19];
     a_target_with_an_address_of_nobody: WrongAddress by [3];
     an_edge_that_goes_deaf: EdgeGoesDeaf by [15];
     a_check_that_always_passes: BlindProbe by [3];

@@ -148,7 +148,7 @@ pub async fn list(
 ) -> Reply<Json<Envelope<DeploymentView>>> {
     let query = params.list_query()?;
     if !sees_service(&caller.scope, &query).await? {
-        return Ok(Json(Envelope::of_one(None)));
+        return Ok(Json(Envelope::of_one(&query, None)?));
     }
     page(&api, &caller.scope, &params, &query).await
 }

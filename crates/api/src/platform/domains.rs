@@ -44,7 +44,7 @@ pub async fn list(State(api): State<ApiState>, caller: Caller, params: Params) -
     if let Some(hostname) = params.get("hostname") {
         let found = or_none(caller.scope.domain_by_hostname(hostname).await)?;
         let found = found.filter(|domain| query.project.is_none_or(|project| project == domain.project));
-        return Ok(Json(Envelope::of_one(found.map(DomainView::from))));
+        return Ok(Json(Envelope::of_one(&query, found.map(DomainView::from))?));
     }
     let mut page = caller.scope.list_domains(&query).await?;
     let rows = std::mem::take(&mut page.rows);

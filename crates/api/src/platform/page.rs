@@ -1,9 +1,9 @@
 //! Lists in pages (S0.26, S2.17, S2.32, S2.33, I.7).
 
-use domain::Result;
 use domain::error::Kind;
+use domain::{Error, Result};
 use serde::Serialize;
-use store::{ListQuery, Page, Scope};
+use store::{INVALID_PAGE, ListQuery, Page, PageNumber, Scope};
 
 use super::extract::Params;
 use crate::ApiState;
@@ -29,14 +29,17 @@ impl<T> Envelope<T> {
         }
     }
 
-    /// The only page there is, for exact filters.
-    pub fn of_one(result: Option<T>) -> Self {
-        Envelope {
+    /// The only page there is, for exact filters. Any other is beyond the end (I.7).
+    pub fn of_one(query: &ListQuery, result: Option<T>) -> Result<Self> {
+        if let PageNumber::Number(2..) = query.page {
+            return Err(Error::not_found(INVALID_PAGE));
+        }
+        Ok(Envelope {
             count: u64::from(result.is_some()),
             next: None,
             previous: None,
             results: result.into_iter().collect(),
-        }
+        })
     }
 }
 

@@ -47,7 +47,7 @@ pub async fn list(State(api): State<ApiState>, caller: Caller, params: Params) -
     if let Some(name) = params.get("name") {
         let found = or_none(caller.scope.project_by_name(name).await)?;
         let found = found.filter(|project| query.project.is_none_or(|id| id == project.id));
-        return Ok(Json(Envelope::of_one(found.map(ProjectView::from))));
+        return Ok(Json(Envelope::of_one(&query, found.map(ProjectView::from))?));
     }
     let mut page = caller.scope.list_projects(&query).await?;
     let rows = std::mem::take(&mut page.rows);

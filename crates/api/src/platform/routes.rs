@@ -84,7 +84,7 @@ async fn view(api: &ApiState, route: Route) -> Reply<Json<RouteView>> {
 pub async fn list(State(api): State<ApiState>, caller: Caller, params: Params) -> Reply<Json<Envelope<RouteView>>> {
     let query = params.list_query()?;
     if !sees_service(&caller.scope, &query).await? {
-        return Ok(Json(Envelope::of_one(None)));
+        return Ok(Json(Envelope::of_one(&query, None)?));
     }
     let mut page = caller.scope.list_routes(&query).await?;
     let rows = std::mem::take(&mut page.rows);

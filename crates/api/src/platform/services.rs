@@ -39,7 +39,7 @@ pub async fn list(
     if let Some(name) = params.get("name") {
         let found = or_none(caller.scope.service_by_name(kind, name, query.project).await)?;
         let found = workload::views(&caller.scope, found.into_iter().collect()).await?.pop();
-        return Ok(Json(Envelope::of_one(found)));
+        return Ok(Json(Envelope::of_one(&query, found)?));
     }
     let mut page = caller.scope.list_services(kind, &query).await?;
     let views = workload::views(&caller.scope, std::mem::take(&mut page.rows)).await?;
@@ -120,7 +120,10 @@ pub async fn list_deployments(
     if params.get("version").is_some() {
         let version = params.number("version", 0, i64::MAX as u64)?.cast_signed();
         let found = or_none(caller.scope.deployment_by_version(id, version).await)?;
-        return Ok(Json(Envelope::of_one(found.map(|d| DeploymentView::new(d, detail)))));
+        return Ok(Json(Envelope::of_one(
+            &query,
+            found.map(|d| DeploymentView::new(d, detail)),
+        )?));
     }
     query.service = Some(id);
     deployments::page(&api, &caller.scope, &params, &query).await

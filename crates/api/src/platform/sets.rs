@@ -56,7 +56,7 @@ pub async fn list<I: SetId>(
     let query = params.list_query()?;
     if let Some(name) = params.get("name") {
         let found = or_none(caller.scope.set_by_name(name, query.project).await)?;
-        return Ok(Json(Envelope::of_one(found.map(SetView::from))));
+        return Ok(Json(Envelope::of_one(&query, found.map(SetView::from))?));
     }
     let mut page = caller.scope.list_sets(&query).await?;
     let rows = std::mem::take(&mut page.rows);

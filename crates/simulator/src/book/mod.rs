@@ -63,6 +63,8 @@ pub struct Pages {
     disturbed: Option<Instant>,
     /// Since when a control plane has been at work. `None`: none is.
     reigns_since: Option<Instant>,
+    /// The newest life that came to power.
+    leader: u32,
     turns_now: (Option<Instant>, u64),
 }
 
@@ -81,6 +83,7 @@ impl Book {
             authors: BTreeMap::new(),
             disturbed: None,
             reigns_since: None,
+            leader: 0,
             turns_now: (None, 0),
         };
         Book {
@@ -121,6 +124,15 @@ impl Book {
     /// A control plane begins, or goes on after it stood still.
     pub fn reigns(&self) {
         self.pages().reigns_since = Some(Instant::now());
+    }
+
+    /// Invariant 19, for the store: who has been overtaken decides nothing any more.
+    pub fn decides(&self, life: u32) {
+        let mut pages = self.pages();
+        if life < pages.leader {
+            let what = format!("life {life} has written a decision, and life {} leads", pages.leader);
+            pages.violate(19, what);
+        }
     }
 
     /// Looks at everything that has happened since the last look.

@@ -96,9 +96,11 @@ impl Book {
         }
     }
 
-    pub fn listed(&self, rows: &[InstanceStatus]) {
+    /// The first listing comes right after the lease.
+    pub fn listed(&self, life: u32, rows: &[InstanceStatus]) {
         self.read_engine();
         let mut pages = self.pages();
+        pages.leader = pages.leader.max(life);
         for row in rows {
             if let Some(truth) = pages.instances.get_mut(&row.id) {
                 truth.address = row.address;
