@@ -27,6 +27,7 @@ mod routes;
 mod run;
 mod seams;
 mod service;
+mod timers;
 
 pub use live::{Live, LiveInstance};
 pub use run::Reconciler;

@@ -19,6 +19,10 @@ pub struct RouteBook {
     wanted: HashMap<ServiceId, Layout>,
     callers: BTreeMap<std::net::IpAddr, ProjectId>,
     entered: HashMap<InstanceId, Entered>,
+    /// Those of `entered` whose epoch the edge was not heard to have yet.
+    entering: HashSet<InstanceId>,
+    /// The newest epoch that the edge was heard to have.
+    heard: u64,
     left: HashMap<InstanceId, Left>,
     changed: bool,
 }
@@ -79,6 +83,7 @@ impl RouteBook {
         let before = wanted.map(Layout::instances).unwrap_or_default();
         let after = layout.instances();
         for id in after.difference(&before) {
+            self.entering.insert(*id);
             self.entered.insert(*id, Entered { epoch: next, service });
             self.left.remove(id);
         }
@@ -105,6 +110,7 @@ impl RouteBook {
     /// may have routed.
     pub fn leave(&mut self, id: InstanceId, service: ServiceId) {
         self.entered.remove(&id);
+        self.entering.remove(&id);
         let epoch = self.next();
         self.left.entry(id).or_insert(Left {
             epoch,
@@ -116,6 +122,7 @@ impl RouteBook {
 
     pub fn forget(&mut self, id: InstanceId) {
         self.entered.remove(&id);
+        self.entering.remove(&id);
         self.left.remove(&id);
     }
 
@@ -161,14 +168,26 @@ impl RouteBook {
         }
     }
 
-    /// Services that wait for an answer of the edge, given that everything up to epoch `known` was acted on.
-    pub fn waiting(&self, known: u64) -> HashSet<ServiceId> {
-        let entering = self
-            .entered
-            .values()
-            .filter(|entered| entered.epoch > known)
-            .map(|entered| entered.service);
-        entering.chain(self.left.values().map(|left| left.service)).collect()
+    /// Services to which it matters what the edge says: it has everything up to epoch `acknowledged`, and something may
+    /// have changed about those instances that have left.
+    pub fn hear(&mut self, acknowledged: u64) -> HashSet<ServiceId> {
+        let mut services: HashSet<ServiceId> = self.left.values().map(|left| left.service).collect();
+        if acknowledged < self.heard {
+            // The edge has lost tables: what had entered with them enters once more.
+            for (id, entered) in self.entered.iter().filter(|(_, entered)| entered.epoch > acknowledged) {
+                self.entering.insert(*id);
+                services.insert(entered.service);
+            }
+        }
+        self.heard = acknowledged;
+        self.entering.retain(|id| match self.entered.get(id) {
+            Some(entered) if entered.epoch > acknowledged => true,
+            entered => {
+                services.extend(entered.map(|entered| entered.service));
+                false
+            }
+        });
+        services
     }
 
     /// The next table, if anything changed since the last one.
@@ -236,4 +255,72 @@ fn services(entries: &[&EdgeEntry], base_domain: &str, layout: impl Fn(ServiceId
         }
     };
     routed.into_iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use domain::DeploymentId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn service(n: u128) -> ServiceId {
+        ServiceId(Uuid::from_u128(n))
+    }
+
+    fn routed(instances: &[u128]) -> Layout {
+        let target = |n: &u128| Target {
+            instance: InstanceId(Uuid::from_u128(*n)),
+            address: Ipv4Addr::LOCALHOST.into(),
+            port: 80,
+        };
+        let targets = instances.iter().map(target).collect();
+        Layout {
+            pools: vec![Pool::new(DeploymentId(Uuid::nil()), 1, targets)],
+            ..Layout::default()
+        }
+    }
+
+    fn publish(book: &mut RouteBook) -> u64 {
+        let none = std::iter::empty();
+        book.table(none, "localhost").map_or(0, |table| table.epoch)
+    }
+
+    #[test]
+    fn only_those_hear_of_an_acknowledgement_whom_it_tells_something() {
+        let mut book = RouteBook::default();
+        book.set(service(1), routed(&[1]));
+        let first = publish(&mut book);
+        book.set(service(2), routed(&[2]));
+        let second = publish(&mut book);
+        assert_eq!(book.hear(first - 1), HashSet::new());
+        assert_eq!(book.hear(first), HashSet::from([service(1)]));
+        assert_eq!(book.hear(second), HashSet::from([service(2)]));
+        assert_eq!(book.hear(second), HashSet::new());
+    }
+
+    #[test]
+    fn those_whose_instances_have_left_hear_all_that_the_edge_says_until_they_are_forgotten() {
+        let mut book = RouteBook::default();
+        book.set(service(1), routed(&[1]));
+        let first = publish(&mut book);
+        book.hear(first);
+        book.set(service(1), Layout::default());
+        assert_eq!(book.hear(first), HashSet::from([service(1)]));
+        book.forget(InstanceId(Uuid::from_u128(1)));
+        assert_eq!(book.hear(first), HashSet::new());
+    }
+
+    #[test]
+    fn an_edge_that_has_lost_a_table_is_waited_for_once_more() {
+        let mut book = RouteBook::default();
+        book.set(service(1), routed(&[1]));
+        let first = publish(&mut book);
+        book.hear(first);
+        assert_eq!(book.hear(0), HashSet::from([service(1)]));
+        assert_eq!(book.hear(0), HashSet::new());
+        assert_eq!(book.hear(first), HashSet::from([service(1)]));
+    }
 }

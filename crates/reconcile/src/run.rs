@@ -21,6 +21,7 @@ use crate::record::Record;
 use crate::routes::{EPOCH_BLOCK, RouteBook};
 use crate::seams::Parts;
 use crate::service::Decision;
+use crate::timers::Timers;
 
 /// Services that are read and decided on in one go.
 const BATCH: usize = 200;
@@ -30,6 +31,12 @@ const TROUBLE_PAUSE: Duration = Duration::from_millis(500);
 const NOBODY: ServiceId = ServiceId(uuid::Uuid::nil());
 /// Between the signals for an instance that must not run.
 const REMAINS_GRACE: Duration = Duration::from_secs(10);
+/// After work that grows with everything there is (comparing a listing, making a table) the loop rests this many times
+/// as long, so that it takes a bounded share of the time and each round serves more of those who wait.
+const REST_FACTOR: u32 = 3;
+/// A shorter rest is not worth a timer: with a few hundred instances there is none.
+const REST_SHORTEST: Duration = Duration::from_millis(2);
+const REST_LONGEST: Duration = Duration::from_millis(500);
 /// Name of the lease that makes a reconciler the only writer.
 const LEASE: &str = "reconciler";
 
@@ -45,18 +52,23 @@ pub struct Reconciler {
     pub(crate) due: BTreeSet<ServiceId>,
     /// See [`Decision::remarks`].
     remarks: BTreeMap<ServiceId, Decided>,
-    pub(crate) timers: HashMap<ServiceId, Instant>,
+    pub(crate) timers: Timers,
     /// The instances that are looked after, of every service that was looked at.
     pub(crate) tended: HashMap<ServiceId, BTreeSet<InstanceId>>,
     pub(crate) owners: HashMap<InstanceId, ServiceId>,
     /// What the engine last listed. `None` until it has answered once: before that nothing is decided (invariant 20).
     pub(crate) snapshot: BTreeMap<InstanceId, InstanceStatus>,
     snapshot_is_current: bool,
+    /// Listed instances that no service is known to own; [`Reconciler::remove_remains`] looks at nothing else.
+    pub(crate) strangers: BTreeSet<InstanceId>,
     /// The newest listing was searched for instances that no record knows.
     remains_searched: bool,
     remains_reported: bool,
     pub(crate) edge_view: watch::Receiver<EdgeView>,
-    acknowledged: u64,
+    /// The edge has said nothing since it was last listened to.
+    edge_is_heard: bool,
+    /// What the work on everything took in this round; see [`REST_FACTOR`].
+    toil: Duration,
     pub(crate) routes: RouteBook,
     epoch_promised: u64,
     pub(crate) health: HealthBook,
@@ -107,15 +119,17 @@ impl Reconciler {
             record: Record::new(parts.store.clone()),
             due: BTreeSet::new(),
             remarks: BTreeMap::new(),
-            timers: HashMap::new(),
+            timers: Timers::default(),
             tended: HashMap::new(),
             owners: HashMap::new(),
             snapshot: BTreeMap::new(),
             snapshot_is_current: false,
+            strangers: BTreeSet::new(),
             remains_searched: false,
             remains_reported: false,
-            acknowledged: 0,
             edge_view,
+            edge_is_heard: false,
+            toil: Duration::ZERO,
             routes: RouteBook::starting_at(floor),
             epoch_promised: floor,
             health: HealthBook::new(parts.engine.clone(), beliefs),
@@ -204,24 +218,22 @@ impl Reconciler {
             let context = format!("listing the engine's instances: {error}");
             Error::unavailable("the engine does not answer", context)
         })?;
+        let began = Instant::now();
         let listing: BTreeMap<InstanceId, InstanceStatus> = listing.into_iter().map(|s| (s.id, s)).collect();
-        for (id, status) in &listing {
-            if self.snapshot.get(id) != Some(status) {
-                self.due.extend(self.owners.get(id));
+        for (id, is_listed) in differences(&self.snapshot, &listing) {
+            match self.owners.get(&id) {
+                Some(owner) => drop(self.due.insert(*owner)),
+                None if is_listed => drop(self.strangers.insert(id)),
+                None => drop(self.strangers.remove(&id)),
             }
         }
-        self.due.extend(
-            self.snapshot
-                .keys()
-                .filter(|id| !listing.contains_key(id))
-                .filter_map(|id| self.owners.get(id)),
-        );
         let owners = &self.owners;
         self.operations
             .compare(|id| listing.contains_key(&id), |id| owners.contains_key(&id));
         self.snapshot = listing;
         self.snapshot_is_current = true;
         self.remains_searched = false;
+        self.toil += began.elapsed();
         Ok(())
     }
 
@@ -234,11 +246,10 @@ impl Reconciler {
             return Ok(());
         }
         let now = Instant::now();
-        let unknown = |status: &&InstanceStatus| !self.owners.contains_key(&status.id);
         let (ended, running): (Vec<_>, Vec<_>) = self
-            .snapshot
-            .values()
-            .filter(unknown)
+            .strangers
+            .iter()
+            .filter_map(|id| self.snapshot.get(id))
             .map(|status| (status.id, &status.phase))
             .partition(|(_, phase)| matches!(phase, Phase::Exited(_)));
         let ended: Vec<InstanceId> = ended.into_iter().map(|(id, _)| id).collect();
@@ -273,29 +284,24 @@ impl Reconciler {
 
     fn search_again(&mut self, later: Option<Instant>) {
         if let Some(later) = later {
-            let timer = self.timers.entry(NOBODY).or_insert(later);
-            *timer = later.min(*timer);
+            self.timers.bring_forward(NOBODY, later);
             self.remains_searched = false;
         }
     }
 
     fn notice_edge(&mut self) {
+        if self.edge_is_heard && !self.edge_view.has_changed().unwrap_or(false) {
+            return;
+        }
+        self.edge_is_heard = true;
         let acknowledged = self.edge_view.borrow_and_update().acked_epoch;
-        self.due.extend(self.routes.waiting(self.acknowledged));
-        self.acknowledged = acknowledged;
+        self.due.extend(self.routes.hear(acknowledged));
     }
 
     fn notice_timers(&mut self) {
         let now = Instant::now();
-        let ripe: Vec<ServiceId> = self
-            .timers
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ripe {
-            self.timers.remove(&id);
-            self.due.insert(id);
+        while let Some(service) = self.timers.pop_ripe(now) {
+            self.due.insert(service);
         }
     }
 
@@ -399,20 +405,37 @@ impl Reconciler {
             self.parts.store.system().raise_edge_epoch(promised).await?;
             self.epoch_promised = promised;
         }
-        if let Some(table) = self
+        let began = Instant::now();
+        let table = self
             .routes
-            .table(self.record.entries(), &self.parts.settings.base_domain)
-        {
+            .table(self.record.entries(), &self.parts.settings.base_domain);
+        if let Some(table) = table {
             self.parts.edge.publish(table);
+            self.toil += began.elapsed();
         }
         Ok(())
+    }
+
+    /// While it rests, whatever comes waits, and is answered together then.
+    async fn rest(&mut self, stop: &mut watch::Receiver<bool>) {
+        let Some(rest) = rest_after(std::mem::take(&mut self.toil)) else {
+            return;
+        };
+        if *stop.borrow() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            _ = stop.changed() => {}
+            () = tokio::time::sleep(rest) => {}
+        }
     }
 
     async fn sleep(&mut self, pause: Option<Instant>, stop: &mut watch::Receiver<bool>) {
         let timer = self
             .timers
-            .values()
-            .copied()
+            .next()
+            .into_iter()
             .chain(pause)
             .chain([self.lease_renewal])
             .min();
@@ -432,7 +455,7 @@ impl Reconciler {
                 biased;
                 () = record.woken() => {}
                 _ = inbox.engine.changed() => self.snapshot_is_current = false,
-                _ = self.edge_view.changed() => {}
+                _ = self.edge_view.changed() => self.edge_is_heard = false,
                 Some(done) = inbox.done.recv() => self.take_done(done),
                 Some(belief) = inbox.beliefs.recv() => self.take_belief(belief),
                 Some(news) = inbox.pulls.recv() => self.take_news(news),
@@ -440,6 +463,7 @@ impl Reconciler {
                 _ = stop.changed() => {}
             }
         }
+        self.rest(stop).await;
         self.drain_inbox();
     }
 
@@ -485,6 +509,76 @@ fn bound(state: &ServiceState, effects: Vec<Effect>) -> Decided {
     }
 }
 
+/// The instances that stand in only one of two listings, or otherwise than in the other, and whether the new one has
+/// them. Both are walked once, side by side.
+fn differences(
+    before: &BTreeMap<InstanceId, InstanceStatus>,
+    now: &BTreeMap<InstanceId, InstanceStatus>,
+) -> Vec<(InstanceId, bool)> {
+    let mut found = Vec::new();
+    let mut old = before.values().peekable();
+    for status in now.values() {
+        while let Some(gone) = old.next_if(|known| known.id < status.id) {
+            found.push((gone.id, false));
+        }
+        if old.next_if(|known| known.id == status.id) != Some(status) {
+            found.push((status.id, true));
+        }
+    }
+    found.extend(old.map(|gone| (gone.id, false)));
+    found
+}
+
+fn rest_after(toil: Duration) -> Option<Duration> {
+    let rest = toil.saturating_mul(REST_FACTOR).min(REST_LONGEST);
+    (rest >= REST_SHORTEST).then_some(rest)
+}
+
 fn renewal(parts: &Parts) -> Duration {
     Duration::from_micros((parts.settings.lease_us / 3).max(1_000_000) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn listing(instances: &[(u128, Phase)]) -> BTreeMap<InstanceId, InstanceStatus> {
+        let status = |(n, phase): &(u128, Phase)| InstanceStatus {
+            id: InstanceId(Uuid::from_u128(*n)),
+            phase: phase.clone(),
+            address: None,
+            pid: None,
+            started_at_us: None,
+        };
+        instances.iter().map(status).map(|status| (status.id, status)).collect()
+    }
+
+    #[test]
+    fn two_listings_differ_in_what_came_what_went_and_what_is_otherwise_now() {
+        let before = listing(&[
+            (1, Phase::Running),
+            (2, Phase::Running),
+            (4, Phase::Starting),
+            (9, Phase::Running),
+        ]);
+        let now = listing(&[
+            (2, Phase::Running),
+            (3, Phase::Starting),
+            (4, Phase::Running),
+            (5, Phase::Starting),
+        ]);
+        let found = differences(&before, &now);
+        let found: Vec<(u128, bool)> = found.into_iter().map(|(id, listed)| (id.0.as_u128(), listed)).collect();
+        assert_eq!(found, [(1, false), (3, true), (4, true), (5, true), (9, false)]);
+        assert_eq!(differences(&now, &now), []);
+    }
+
+    #[test]
+    fn the_loop_rests_after_much_work_only_and_never_for_long() {
+        assert_eq!(rest_after(Duration::from_micros(500)), None);
+        assert_eq!(rest_after(Duration::from_millis(10)), Some(Duration::from_millis(30)));
+        assert_eq!(rest_after(Duration::from_secs(60)), Some(REST_LONGEST));
+    }
 }

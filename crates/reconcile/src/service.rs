@@ -93,7 +93,7 @@ impl Reconciler {
             now_us: (self.parts.clock)(),
         };
         let desired = books.desired(state, &mut self.progress);
-        let view = self.edge_view.borrow().clone();
+        let view = self.edge_view.borrow();
         let eyes = Eyes {
             snapshot: &self.snapshot,
             operations: &self.operations,
@@ -394,10 +394,7 @@ impl Reconciler {
             return self.leave(service, now);
         }
         self.live.set(service, deeds.live);
-        match wake {
-            Some(at) => self.timers.insert(service, at),
-            None => self.timers.remove(&service),
-        };
+        self.timers.set(service, wake);
     }
 
     fn launch(&mut self, state: &ServiceState, id: InstanceId, template: &Template, now: Instant) -> Option<Instant> {
@@ -412,6 +409,7 @@ impl Reconciler {
 
     pub(crate) fn tend(&mut self, id: InstanceId, service: ServiceId) {
         self.owners.insert(id, service);
+        self.strangers.remove(&id);
         self.tended.entry(service).or_default().insert(id);
     }
 
@@ -433,7 +431,7 @@ impl Reconciler {
         }
         self.routes.set(service, Layout::default());
         self.live.set(service, Vec::new());
-        self.timers.remove(&service);
+        self.timers.set(service, None);
     }
 
     fn forget_instance(&mut self, service: ServiceId, id: InstanceId, now: Instant) {

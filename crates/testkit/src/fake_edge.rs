@@ -34,6 +34,8 @@ struct Shared {
 struct State {
     /// What requests meet right now.
     serving: RoutingTable,
+    /// The instances in it.
+    routed: BTreeSet<InstanceId>,
     /// Published, and not served yet.
     unsent: Option<RoutingTable>,
     ack_delay: Duration,
@@ -156,7 +158,7 @@ impl FakeEdge {
 
     /// Instances that requests may be sent to right now.
     pub fn routed(&self) -> BTreeSet<InstanceId> {
-        routed(&self.lock().serving)
+        self.lock().routed.clone()
     }
 
     pub fn in_flight(&self, instance: InstanceId) -> u64 {
@@ -181,7 +183,7 @@ impl FakeEdge {
     /// Begins to look for [`FakeEdge::fewest_targets`] and [`FakeEdge::most_targets`] anew, with the table of now.
     pub fn look_anew(&self) {
         let mut state = self.lock();
-        let now = routed(&state.serving).len();
+        let now = state.routed.len();
         state.emptiest = Some(now);
         state.fullest = now;
     }
@@ -252,18 +254,21 @@ impl FakeEdge {
     }
 
     fn swap(&self, state: &mut State, table: RoutingTable) {
-        let (before, after) = (routed(&state.serving), routed(&table));
+        let after = routed(&table);
         state.serving = table;
-        state.routed_ever.extend(&after);
+        let fresh: Vec<InstanceId> = after.difference(&state.routed).copied().collect();
+        let gone: Vec<InstanceId> = state.routed.difference(&after).copied().collect();
+        state.routed_ever.extend(&fresh);
         state.fullest = state.fullest.max(after.len());
         if state.emptiest.is_some() || !after.is_empty() {
             state.emptiest = Some(state.emptiest.unwrap_or(usize::MAX).min(after.len()));
         }
+        state.routed = after;
         let Some((requests, lasts)) = state.load else { return };
-        for id in after.difference(&before) {
-            state.held.insert(*id, requests);
+        for id in fresh {
+            state.held.insert(id, requests);
         }
-        for id in before.difference(&after).copied() {
+        for id in gone {
             self.finish_at(id, Instant::now() + lasts, state.boots);
         }
     }
@@ -275,7 +280,7 @@ impl FakeEdge {
             tokio::time::sleep_until(at).await;
             let same = {
                 let state = edge.lock();
-                state.boots == boot && !routed(&state.serving).contains(&id)
+                state.boots == boot && !state.routed.contains(&id)
             };
             if same {
                 edge.hold(id, 0);
@@ -286,11 +291,10 @@ impl FakeEdge {
     /// Changes the view, after bringing its busy instances (those that are not routed) up to date.
     fn tell(&self, mut state: MutexGuard<'_, State>, change: impl FnOnce(&mut EdgeView)) {
         state.held.retain(|_, requests| *requests > 0);
-        let routed = routed(&state.serving);
         let busy = state
             .held
             .iter()
-            .filter(|(id, _)| !routed.contains(id))
+            .filter(|(id, _)| !state.routed.contains(id))
             .map(|(id, n)| (*id, *n))
             .collect();
         drop(state);
