@@ -61,10 +61,10 @@ async fn instances_are_what_is_wanted_joined_with_what_is_seen() {
         ),
         live(
             ids[2],
-            Phase::Exited(Exit {
+            Phase::Exited(Box::new(Exit {
                 code: Some(3),
                 ..Exit::default()
-            }),
+            })),
             Health::Unknown,
             false,
         ),

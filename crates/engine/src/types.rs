@@ -60,7 +60,8 @@ pub enum Phase {
     Running,
     /// Was asked to stop and has not ended yet.
     Stopping,
-    Exited(Exit),
+    /// In a box: most instances run, and there are many.
+    Exited(Box<Exit>),
 }
 
 /// How an instance ended, kept until [`crate::Engine::remove`].

@@ -44,10 +44,9 @@ pub struct HealthBook {
 }
 
 struct Watched {
-    check: HealthCheck,
+    /// Shared with the task: there is one of each for every instance, so they are kept small.
+    subject: Arc<Subject>,
     task: JoinHandle<()>,
-    /// Healthy in an earlier life of the control plane, and not found otherwise in this one.
-    healthy_before: bool,
     health: Option<(Result<(), String>, Since)>,
 }
 
@@ -87,20 +86,18 @@ impl HealthBook {
     /// Sees to it that the instance is checked; a changed check starts over with the belief kept.
     pub fn watch(&mut self, subject: Subject) {
         let known = self.watched.get(&subject.instance);
-        if known.is_some_and(|w| w.check == subject.check) {
+        if known.is_some_and(|w| w.subject.check == subject.check) {
             return;
         }
         let health = known.and_then(|w| w.health.clone());
-        let credit = Subject {
+        let instance = subject.instance;
+        let subject = Arc::new(Subject {
             healthy_before: subject.healthy_before || matches!(health, Some((Ok(()), _))),
             ..subject
-        };
-        let (instance, check, healthy_before) = (credit.instance, credit.check.clone(), credit.healthy_before);
-        let task = tokio::spawn(watch(self.engine.clone(), credit, self.beliefs.clone()));
+        });
         let watched = Watched {
-            check,
-            task,
-            healthy_before,
+            task: tokio::spawn(watch(self.engine.clone(), subject.clone(), self.beliefs.clone())),
+            subject,
             health,
         };
         self.watched.insert(instance, watched);
@@ -120,7 +117,7 @@ impl HealthBook {
             let since = match &watched.health {
                 Some((before, since)) if before.is_ok() == belief.verdict.is_ok() => *since,
                 // A restart of the control plane makes nothing new that was healthy for long: it stays available.
-                None if watched.healthy_before && belief.verdict.is_ok() => Since::Before,
+                None if watched.subject.healthy_before && belief.verdict.is_ok() => Since::Before,
                 _ => Since::At(Instant::now()),
             };
             watched.health = Some((belief.verdict, since));
@@ -139,7 +136,7 @@ impl HealthBook {
     }
 }
 
-async fn watch(engine: Arc<dyn Engine>, subject: Subject, beliefs: mpsc::UnboundedSender<Belief>) {
+async fn watch(engine: Arc<dyn Engine>, subject: Arc<Subject>, beliefs: mpsc::UnboundedSender<Belief>) {
     let interval = Duration::from_millis(subject.check.interval_ms.max(10));
     let mut start_check = FIRST_START_CHECK;
     let mut healthy = subject.healthy_before;

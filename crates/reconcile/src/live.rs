@@ -64,7 +64,7 @@ impl Live {
         self.changes.subscribe()
     }
 
-    pub(crate) fn set(&self, service: ServiceId, instances: Vec<LiveInstance>) {
+    pub(crate) fn set(&self, service: ServiceId, mut instances: Vec<LiveInstance>) {
         let mut services = self.services.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let before = services.get(&service).map(Vec::as_slice).unwrap_or_default();
         if before == instances {
@@ -73,6 +73,7 @@ impl Live {
         if instances.is_empty() {
             services.remove(&service);
         } else {
+            instances.shrink_to_fit();
             services.insert(service, instances);
         }
         drop(services);

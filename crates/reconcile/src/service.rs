@@ -292,7 +292,7 @@ impl Reconciler {
             return Some(exit.clone());
         }
         match &self.snapshot.get(&id)?.phase {
-            Phase::Exited(exit) => Some(exit.clone()),
+            Phase::Exited(exit) => Some(Exit::clone(exit)),
             _ => None,
         }
     }

@@ -249,7 +249,7 @@ impl Subject<'_> {
 
     async fn ended(&self, id: InstanceId) -> Exit {
         match self.status(id).await.map(|row| row.phase) {
-            Some(Phase::Exited(exit)) => exit,
+            Some(Phase::Exited(exit)) => *exit,
             other => panic!("it has ended, and the listing says {other:?}"),
         }
     }

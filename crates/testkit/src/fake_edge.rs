@@ -161,6 +161,11 @@ impl FakeEdge {
         self.lock().routed.clone()
     }
 
+    /// How many [`FakeEdge::routed`] has.
+    pub fn count_routed(&self) -> usize {
+        self.lock().routed.len()
+    }
+
     pub fn in_flight(&self, instance: InstanceId) -> u64 {
         self.lock().held.get(&instance).copied().unwrap_or(0)
     }

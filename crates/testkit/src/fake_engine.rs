@@ -178,6 +178,11 @@ impl FakeEngine {
             .collect()
     }
 
+    /// How many of [`FakeEngine::live`] are like that.
+    pub fn count_live(&self, wanted: impl Fn(&InstanceSpec) -> bool) -> usize {
+        self.settled().world.count(|i| !i.exited() && wanted(&i.spec))
+    }
+
     pub fn live_of(&self, service: ServiceId) -> usize {
         self.settled().world.tallies.get(&service).map_or(0, |tally| tally.live)
     }

@@ -85,12 +85,12 @@ fn read_files(home: &Home) -> io::Result<Option<Snapshot>> {
 impl Snapshot {
     pub fn status(&self, home: &Home) -> InstanceStatus {
         let phase = match &self.state {
-            State::Exited(exit) => Phase::Exited(exit.clone()),
-            State::Orphaned => Phase::Exited(Exit {
+            State::Exited(exit) => Phase::Exited(Box::new(exit.clone())),
+            State::Orphaned => Phase::Exited(Box::new(Exit {
                 at_us: now_us(),
                 asked: home.stop_was_asked(),
                 ..Exit::default()
-            }),
+            })),
             State::Alive(_) if home.stop_was_asked() => Phase::Stopping,
             State::Alive(_) if self.running.is_some() => Phase::Running,
             State::Alive(_) => Phase::Starting,

@@ -155,7 +155,7 @@ impl World {
     pub async fn exited(&self, id: InstanceId) -> Exit {
         eventually("the instance has ended", || async {
             match self.status(id).await.phase {
-                Phase::Exited(exit) => Some(exit),
+                Phase::Exited(exit) => Some(*exit),
                 _ => None,
             }
         })

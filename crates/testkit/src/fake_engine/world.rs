@@ -247,7 +247,7 @@ impl World {
         let Some(instance) = self.instances.get_mut(&id).filter(|i| !i.exited()) else {
             return;
         };
-        instance.phase = Phase::Exited(exit);
+        instance.phase = Phase::Exited(Box::new(exit));
         let service = instance.spec.service;
         if let Some(tally) = self.tallies.get_mut(&service) {
             tally.live -= 1;
