@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{RolloutOptions, Strategy};
+use crate::{DeploymentId, RolloutOptions, Strategy};
 
 /// Everything that one deployment wants of a service. Immutable from creation to prune (invariant 13).
 ///
@@ -53,6 +53,20 @@ pub struct Spec {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Template(pub String);
+
+impl Template {
+    const RELEASE: &str = "release-";
+
+    /// That of the run of a deployment's release command, which no other instance has.
+    pub fn of_release(deployment: DeploymentId) -> Template {
+        Template(format!("{}{deployment}", Template::RELEASE))
+    }
+
+    /// Whether an instance of it runs a release command instead of the app.
+    pub fn is_release(&self) -> bool {
+        self.0.starts_with(Template::RELEASE)
+    }
+}
 
 impl Spec {
     /// Text that is equal exactly when two specs may share instances. Callers hash it ([`Template`] holds the hash).

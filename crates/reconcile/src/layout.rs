@@ -32,6 +32,7 @@ impl Reconciler {
             self.tend(row.id, state.service.id);
             match row.state {
                 InstanceState::Retiring => self.routes.leave(row.id, state.service.id),
+                _ if row.template.is_release() => {}
                 _ if row.healthy_once => match self.target(state, row.id) {
                     Some(target) if !switched_off(&row.template) => routed.push(target),
                     _ => self.routes.leave(row.id, state.service.id),

@@ -115,7 +115,7 @@ impl Reconciler {
             if let Some(address) = status.address {
                 self.routes.set_caller(address, state.service.project);
             }
-            if release::of(state, &row.template).is_some() {
+            if row.template.is_release() {
                 continue;
             }
             let own = deployment_of(state, &row.template);
@@ -238,7 +238,9 @@ impl Reconciler {
             decision.remarks.push(Effect::SetRunning { count: serving });
         }
         for (row, seen) in state.instances.iter().zip(&observed.instances) {
-            if !row.healthy_once && matches!(seen.health, Health::Passing { .. }) && seen.process == Process::Running {
+            // A release command is not checked; that it was begun must outlive this control plane.
+            let proven = row.template.is_release() || matches!(seen.health, Health::Passing { .. });
+            if !row.healthy_once && proven && seen.process == Process::Running {
                 decision.effects.push(Effect::Healthy { id: row.id });
             }
         }
@@ -277,7 +279,10 @@ impl Reconciler {
                     .iter()
                     .any(|r| r.id == *id && r.state == InstanceState::Wanted);
                 let released = release::done(state, *id, exit.as_ref());
-                let crashed = wanted && released.is_none() && exit.as_ref().is_some_and(|exit| !exit.asked);
+                // Nobody knows how a release command ended that the engine has lost: it did not succeed.
+                let lost = exit.is_none() && self.is_release(state, *id);
+                let unasked = lost || exit.as_ref().is_some_and(|exit| !exit.asked);
+                let crashed = wanted && released.is_none() && unasked;
                 let exit = exit.and_then(|exit| serde_json::to_value(exit).ok());
                 decision.effects.push(Effect::Gone { id: *id, crashed, exit });
                 let released = released.map(|deployment| Effect::Released { deployment });
@@ -285,6 +290,13 @@ impl Reconciler {
                 decision.deeds.removals.push(*id);
             }
         }
+    }
+
+    fn is_release(&self, state: &ServiceState, id: InstanceId) -> bool {
+        state
+            .instances
+            .iter()
+            .any(|row| row.id == id && row.template.is_release())
     }
 
     fn exit(&self, id: InstanceId) -> Option<Exit> {

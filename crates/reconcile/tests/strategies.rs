@@ -340,6 +340,38 @@ async fn a_release_command_that_fails_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_release_command_that_the_engine_has_lost_is_not_run_again() {
+    let world = World::new().await;
+    world.script(
+        "app:2 migrate",
+        Script::default().crash_after(Duration::from_secs(3_600), 0),
+    );
+    let (service, second) = roll(&world, 2, releasing("app:2")).await;
+    let begun = async || {
+        let state = world.store.system().load(&[service]).await.unwrap().remove(0);
+        let row = state
+            .instances
+            .iter()
+            .find(|row| row.template.is_release() && row.healthy_once);
+        row.map(|row| row.id)
+    };
+    world
+        .until("the command is known to run", async || begun().await.is_some())
+        .await;
+    let run = begun().await.unwrap();
+    world.engine.vanish(run);
+    let failed = world.end_of(second).await;
+    assert_eq!(failed.stage, Stage::Failed);
+    assert!(
+        failed.error_message.contains("release command"),
+        "{}",
+        failed.error_message
+    );
+    assert_eq!(world.engine.started_of(second), 1, "nobody knows how far it came");
+    world.settled(service, 2).await;
+}
+
+#[tokio::test]
 async fn a_success_that_the_edge_sees_fail_is_taken_back_once() {
     let world = World::new().await;
     let options = RolloutOptions {

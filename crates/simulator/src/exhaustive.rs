@@ -7,6 +7,7 @@ use domain::{HealthCheck, RolloutOptions, Step, Strategy, spec::CheckKind};
 use store::ServiceKind;
 use testkit::Script;
 
+use crate::book::Traffic;
 use crate::life::{Moment, Op};
 use crate::scenario::{Event, Scenario, Subject, VERSIONS, What};
 use crate::world::{Outcome, Ruin, Setup, run_with};
@@ -46,6 +47,8 @@ pub fn scenario(strategy: Strategy) -> Scenario {
         options,
         health,
         scripts: (0..VERSIONS).map(|_| Script::default()).collect(),
+        traffic: Traffic::default(),
+        release: None,
     };
     let at = |seconds, what| Event {
         at: Duration::from_secs(seconds),

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use domain::Stage;
 use domain::plan::{Action, Desired, Observed, Plan, Process, RetireReason, RouteState, Verdict, plan};
+use domain::{Advance, Stage};
 use reconcile::Planner;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,14 @@ pub enum Mutant {
     NeverCollect,
     /// A canary goes all the way at once.
     SkipSteps,
+    /// A gate takes silence, and everything else, for consent.
+    GateBySilence,
+    /// A success that is watched is taken back whatever was seen.
+    WatchRegretsAll,
+    /// A success is not watched.
+    WatchLooksAway,
+    /// Instances of a version start beside its release command.
+    ReleaseNotAwaited,
     // Of the store.
     SkipLease,
     StaleDecision,
@@ -99,6 +107,10 @@ impl Mutant {
             Mutant::IgnorePause => ignore_pause,
             Mutant::NeverCollect => never_collect,
             Mutant::SkipSteps => skip_steps,
+            Mutant::GateBySilence => gate_by_silence,
+            Mutant::WatchRegretsAll => watch_regrets_all,
+            Mutant::WatchLooksAway => watch_looks_away,
+            Mutant::ReleaseNotAwaited => release_not_awaited,
             _ => return None,
         })
     }
@@ -228,6 +240,43 @@ fn skip_steps(mut desired: Desired, observed: Observed) -> Plan {
     if let Some(rollout) = &mut desired.rollout {
         rollout.step = u32::MAX;
         rollout.at_step = None;
+    }
+    plan(&desired, &observed)
+}
+
+fn gate_by_silence(mut desired: Desired, observed: Observed) -> Plan {
+    const AGES: Duration = Duration::from_secs(86_400);
+    if let Some(rollout) = &mut desired.rollout {
+        rollout.evidence.new.requests = u64::MAX;
+        rollout.evidence.new.failed = 0;
+        let gated = matches!(
+            rollout
+                .goal
+                .options
+                .steps
+                .get(rollout.step as usize)
+                .map(|step| &step.then),
+            Some(Advance::Gate(_))
+        );
+        rollout.at_step = rollout.at_step.map(|since| if gated { AGES } else { since });
+    }
+    plan(&desired, &observed)
+}
+
+fn watch_regrets_all(desired: Desired, observed: Observed) -> Plan {
+    let mut plan = plan(&desired, &observed);
+    plan.roll_back = desired.watch.map(|_| "it is watched".to_owned());
+    plan
+}
+
+fn watch_looks_away(mut desired: Desired, observed: Observed) -> Plan {
+    desired.watch = None;
+    plan(&desired, &observed)
+}
+
+fn release_not_awaited(mut desired: Desired, observed: Observed) -> Plan {
+    if let Some(rollout) = &mut desired.rollout {
+        rollout.release = None;
     }
     plan(&desired, &observed)
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use domain::{Advance, HealthCheck, RolloutOptions, Step, Strategy, spec::CheckKind};
+use domain::{Advance, Gate, HealthCheck, RolloutOptions, Step, Strategy, spec::CheckKind};
 use store::ServiceKind;
 use testkit::fake_engine::{Chaos, Fault, Op};
 use testkit::{Dice, Health, Script};
 
+use crate::book::Traffic;
 use crate::life::{Aim, Fate};
 
 /// Versions that each service can be told to run.
@@ -15,6 +16,8 @@ pub const VERSIONS: u64 = 5;
 const INSTANCES_MAX: u64 = 5;
 /// Deployments that a flood asks for at once; more than are kept of a service.
 pub const FLOOD: u64 = 12;
+/// The release command of those that have one.
+pub const RELEASE: &str = "migrate";
 /// How long commands and faults go on.
 const ACTION: Duration = Duration::from_secs(120);
 
@@ -37,6 +40,9 @@ pub struct Subject {
     pub health: HealthCheck,
     /// Of its versions 1 to [`VERSIONS`].
     pub scripts: Vec<Script>,
+    pub traffic: Traffic,
+    /// Runs of its release command, if it has one: of its versions 1 to [`VERSIONS`].
+    pub release: Option<Vec<Script>>,
 }
 
 impl Subject {
@@ -113,7 +119,9 @@ impl Scenario {
         // Some owners are busy: more deployments of one service than are kept.
         let busy = dice.chance(100);
         let count = if busy { 1 } else { 1 + dice.below(3) };
-        let services: Vec<Subject> = (0..count).map(|n| subject(n, &mut dice)).collect();
+        let mut services: Vec<Subject> = (0..count).map(|n| subject(n, &mut dice)).collect();
+        let mut sight = Dice::new(seed ^ 0x5164_0000_0000_0000);
+        services.iter_mut().for_each(|subject| sights(subject, &mut sight));
         let mut events = Vec::new();
         // Some owners are busy: more deployments than are kept.
         let commands = if dice.chance(100) {
@@ -183,6 +191,45 @@ fn subject(n: u64, dice: &mut Dice) -> Subject {
         options,
         health,
         scripts,
+        traffic: Traffic::default(),
+        release: None,
+    }
+}
+
+/// What was thought of later is drawn with dice of its own, so that it changes nothing else of a seed.
+fn sights(subject: &mut Subject, dice: &mut Dice) {
+    subject.traffic = Traffic::draw(dice);
+    for step in &mut subject.options.steps {
+        if dice.chance(400) {
+            step.then = Advance::Gate(gate(dice));
+        }
+    }
+    if subject.kind == ServiceKind::Service && dice.chance(400) {
+        subject.options.watch_ms = 1 + dice.below(60_000);
+    }
+    if dice.chance(250) {
+        subject.release = Some((0..VERSIONS).map(|_| release(dice)).collect());
+    }
+}
+
+fn gate(dice: &mut Dice) -> Gate {
+    Gate {
+        min_requests: 1 + dice.below(60),
+        observe_ms: dice.below(8_000),
+        max_error_points: dice.below(10) as u32,
+        max_p95_percent: 100 + dice.below(200) as u32,
+    }
+}
+
+/// The run of a release command.
+fn release(dice: &mut Dice) -> Script {
+    let run = Script::default().start_after(ms(dice, 1_000));
+    match dice.below(20) {
+        0..3 => run.crash_after(ms(dice, 3_000), 7),
+        3 => run.refused("no such program: migrate"),
+        // Longer than most may take.
+        4 => run.crash_after(Duration::from_secs(100), 0),
+        _ => run.crash_after(ms(dice, 3_000), 0),
     }
 }
 

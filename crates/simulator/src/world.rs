@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::book::{Book, Violation};
 use crate::life::{Aim, Fate, Fuses, Life, Moment, Op};
 use crate::mutants::Mutant;
-use crate::scenario::Scenario;
+use crate::scenario::{RELEASE, Scenario};
 use crate::turns::{Class, Key, Turns};
 use crate::wires::{ImageTroubles, digest_of};
 
@@ -160,6 +160,10 @@ impl World {
         for subject in &scenario.services {
             for (n, script) in (1..).zip(&subject.scripts) {
                 engine.set_script(&digest_of(&subject.image(n)), script.clone());
+            }
+            for (n, run) in (1..).zip(subject.release.iter().flatten()) {
+                let commanded = format!("{} {}", digest_of(&subject.image(n)), RELEASE);
+                engine.set_script(&commanded, run.clone());
             }
         }
         let edge = FakeEdge::new();

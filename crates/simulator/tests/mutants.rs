@@ -58,6 +58,10 @@ is_found! {
     a_rollout_without_a_floor: ForgetFloor by [1, 2, 21];
     a_route_to_what_is_not_ready: RouteUnready by [3];
     a_rollout_that_is_never_given_up: NoDeadline by [14, 15];
+    a_gate_that_takes_silence_for_consent: GateBySilence by [22];
+    a_watch_that_takes_back_what_is_well: WatchRegretsAll by [8, 12];
+    a_watch_that_never_looks: WatchLooksAway by [12];
+    a_release_command_that_is_not_waited_for: ReleaseNotAwaited by [22];
     an_end_that_is_never_recorded: NeverCollect by [1, 15];
 
     a_canary_that_waits_at_no_step: SkipSteps by [22];

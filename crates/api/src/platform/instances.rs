@@ -98,7 +98,7 @@ pub fn state_of(row: &InstanceRow, live: Option<&LiveInstance>) -> Stand {
         (InstanceState::Wanted, Some(Phase::Running)) => match live {
             Some(live) if live.health == Health::Passing && live.routed => Stand::Serving,
             Some(live) if live.health == Health::Passing => Stand::Healthy,
-            _ if row.healthy_once => Stand::Unhealthy,
+            _ if row.healthy_once && !row.template.is_release() => Stand::Unhealthy,
             _ => Stand::Starting,
         },
         (InstanceState::Wanted, Some(Phase::Starting) | None) => Stand::Starting,

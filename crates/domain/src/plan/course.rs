@@ -122,7 +122,7 @@ impl<'a> Course<'a> {
     }
 
     /// Invariant 1: most instances that may be alive, leaving ones included; see [`super::scene::Scene::counted`]. Blue-green has a surge of full size, and a
-    /// canary step at least what it wants; the run of a release command comes on top.
+    /// canary step at least what it wants. The run of a release command is not counted: it serves nobody.
     pub fn ceiling(&self, serving: Option<&Goal>) -> u32 {
         let before = serving.map_or(0, |serving| serving.instances);
         let surge = self.goal.options.surge(self.goal.instances);
@@ -131,8 +131,7 @@ impl<'a> Course<'a> {
             Strategy::Canary => surge.max(self.canary_surge(self.goal.instances.max(before))),
             Strategy::BlueGreen => surge.max(self.goal.instances),
         };
-        let release = u32::from(matches!(self.leg, Leg::Release(_)));
-        self.goal.instances.max(before) + surge + release
+        self.goal.instances.max(before) + surge
     }
 
     /// Instances that were told to stop and do not count against the ceiling.

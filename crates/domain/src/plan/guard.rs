@@ -6,7 +6,7 @@
 use super::course::{Course, Leg};
 use super::inputs::{Desired, Health, Observed, Process, RouteState, Seen};
 use super::output::{Action, Plan, RetireReason};
-use crate::Strategy;
+use crate::{Strategy, Template};
 
 /// A plan that must not be executed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,11 +42,19 @@ fn surge_ceiling(
     observed: &Observed,
     plan: &Plan,
 ) -> Result<(), Violation> {
-    let added = plan.actions.iter().filter(|a| matches!(a, Action::Add { .. })).count() as u32;
+    // The run of a release command serves nobody and is not counted.
+    let release = course.and_then(|course| match &course.leg {
+        Leg::Release(template) => Some(template),
+        Leg::Step { .. } | Leg::Through => None,
+    });
+    let serves = |template: &Template| Some(template) != release;
+    let adds = |action: &&Action| matches!(action, Action::Add { template, .. } if serves(template));
+    let added = plan.actions.iter().filter(adds).count() as u32;
     if added == 0 {
         return Ok(());
     }
-    let live = observed.instances.iter().filter(|s| alive(s)).count() as u32;
+    let live = |seen: &&Seen| alive(seen) && serves(&seen.template);
+    let live = observed.instances.iter().filter(live).count() as u32;
     // Told to stop, before or by this plan, which invariant 4 allows for drained ones only.
     let told_now = |seen: &Seen| {
         plan.actions

@@ -69,7 +69,11 @@ fn steps() -> impl Strategy_<Value = Vec<Step>> {
     let weight = prop_oneof![6 => 1..100u32, 1 => Just(100)];
     let step = (weight, prop::option::of(0..101u32), then);
     let step = step.prop_map(|(weight, traffic, then)| Step { weight, traffic, then });
-    prop::collection::vec(step, 0..4)
+    // Weights never shrink: anything else is refused before there is a plan.
+    prop::collection::vec(step, 0..4).prop_map(|mut steps| {
+        steps.sort_by_key(|step| step.weight);
+        steps
+    })
 }
 
 fn behaviour() -> impl Strategy_<Value = Behaviour> {

@@ -199,7 +199,7 @@ impl Scene<'_> {
             .ceiling(self.desired.serving.as_ref())
             .saturating_sub(self.counted(course));
         if let Leg::Release(template) = &course.leg {
-            room -= self.add_release(course, template, room, plan);
+            self.add_release(course, template, plan);
         }
         let Sizes { canary, original } = self.wanted_now(course);
         if course.goal.strategy == Strategy::Recreate && self.stale().count() + self.leaving.len() > 0 && canary > 0 {
@@ -237,17 +237,15 @@ impl Scene<'_> {
         }
     }
 
-    /// Answers how many were added.
-    fn add_release(&self, course: &Course, template: &Template, room: u32, plan: &mut Plan) -> u32 {
+    fn add_release(&self, course: &Course, template: &Template, plan: &mut Plan) {
         let failed = course.rollout.is_some_and(|rollout| rollout.failures > 0);
         // It ends once: one that was seen to end is recorded before the next look.
         let ended = self.observed.instances.iter().any(|seen| seen.template == *template);
-        if self.release.is_some() || failed || ended || room == 0 || course.is_paused_by_user() {
-            return 0;
+        if self.release.is_some() || failed || ended || course.is_paused_by_user() {
+            return;
         }
         let (deployment, template) = (course.goal.deployment, template.clone());
         plan.actions.push(Action::Add { deployment, template });
-        1
     }
 
     /// Adds so many instances, unless they died too often of late. Answers how many.

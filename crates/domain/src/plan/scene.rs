@@ -106,7 +106,7 @@ impl<'a> Scene<'a> {
     /// Those that count against the ceiling (invariant 1): all that live, leaving ones included, but for a bounded
     /// number that were told to stop, or are by this very plan.
     pub fn counted(&self, course: &Course) -> u32 {
-        let live = (self.staying().count() + self.leaving.len() + usize::from(self.release.is_some())) as u32;
+        let live = (self.staying().count() + self.leaving.len()) as u32;
         let told = |seen: &&&Seen| seen.process == Process::Stopping || self.stops(seen).is_some();
         let stopping = self.leaving.iter().filter(told).count() as u32;
         live - stopping.min(course.uncounted_stopping())

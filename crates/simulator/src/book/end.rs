@@ -44,6 +44,11 @@ impl Pages {
         if !self.image_is_good(known.subject, &serving.spec.image) {
             return Ok(());
         }
+        // A success that is watched may still be taken back.
+        let watch = serving.spec.options.watch();
+        if known.ended.is_some_and(|(at, _)| at.elapsed() < watch) {
+            return Err(format!("{name} is watched for {watch:?} after its success"));
+        }
         let wanted = serving.spec.instances as usize;
         let fresh = state.instances.iter().filter(|row| row.template == serving.template);
         let rows: BTreeSet<InstanceId> = fresh.map(|row| row.id).collect();

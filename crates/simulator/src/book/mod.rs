@@ -5,6 +5,8 @@
 mod end;
 mod journal;
 mod record;
+mod release;
+mod sight;
 mod tables;
 mod truth;
 
@@ -22,6 +24,7 @@ use tokio::time::Instant;
 use crate::scenario::{Scenario, Subject};
 
 pub use record::Known;
+pub use sight::Traffic;
 pub use truth::Truth;
 
 /// A fault this long ago excuses nothing any more. Longer than an unhealthy instance is waited for.
@@ -65,6 +68,8 @@ pub struct Pages {
     reigns_since: Option<Instant>,
     /// The newest life that came to power.
     leader: u32,
+    sight: sight::Sight,
+    release_runs: release::Runs,
     turns_now: (Option<Instant>, u64),
 }
 
@@ -84,6 +89,8 @@ impl Book {
             disturbed: None,
             reigns_since: None,
             leader: 0,
+            sight: sight::Sight::default(),
+            release_runs: release::Runs::new(),
             turns_now: (None, 0),
         };
         Book {
@@ -121,6 +128,20 @@ impl Book {
         self.pages().disturbed = Some(Instant::now());
     }
 
+    /// Somebody is about to say that a rollout may leave its step.
+    pub fn continues(&self, service: ServiceId) {
+        if let Some(known) = self.pages().services.get_mut(&service) {
+            known.continued = true;
+        }
+    }
+
+    /// Somebody is about to ask for a rollback.
+    pub fn asks_back(&self, service: ServiceId) {
+        if let Some(known) = self.pages().services.get_mut(&service) {
+            known.asked_back = true;
+        }
+    }
+
     /// A control plane begins, or goes on after it stood still.
     pub fn reigns(&self) {
         self.pages().reigns_since = Some(Instant::now());
@@ -139,6 +160,7 @@ impl Book {
     pub fn inspect(&self) {
         self.read_engine();
         self.read_edge();
+        self.let_requests_come();
         let mut pages = self.pages();
         let now = Instant::now();
         let (since, turns) = pages.turns_now;

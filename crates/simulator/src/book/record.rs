@@ -22,6 +22,10 @@ pub struct Known {
     pub(super) moved: Instant,
     /// When the last deployment ended, and its floor: what it gave up may leave the table a little later.
     pub(super) ended: Option<(Instant, u32)>,
+    /// Somebody has said that it may leave its step.
+    pub(super) continued: bool,
+    /// Somebody has asked to go back.
+    pub(super) asked_back: bool,
 }
 
 pub(super) struct Recorded {
@@ -47,6 +51,8 @@ impl Book {
             disturbed: None,
             moved: Instant::now(),
             ended: None,
+            continued: false,
+            asked_back: false,
         };
         pages.services.insert(service, known);
     }
@@ -66,6 +72,16 @@ impl Pages {
             wrong.extend(incoherence(state, deployments).map(|what| (9, format!("{name}: {what}"))));
             wrong.extend(step_in_a_pause(known, state).map(|what| (22, format!("{name}: {what}"))));
             wrong.extend(beyond_its_step(state).map(|what| (22, format!("{name}: {what}"))));
+        }
+        if let Some(state) = &state {
+            self.note_runs(state);
+            self.note_success(id, state);
+        }
+        if let Some(what) = state.as_ref().and_then(|state| self.passed_gate(id, state)) {
+            wrong.push((22, format!("{name}: {what}")));
+        }
+        if let Some(what) = state.as_ref().and_then(|state| self.taken_back(id, state)) {
+            wrong.push((12, format!("{name}: {what}")));
         }
         if let Some(list) = deployments {
             let active = list.iter().filter(|d| d.stage.is_active()).count();
@@ -98,6 +114,16 @@ impl Pages {
         }
     }
 
+    /// What is wrong with a rollback that nobody has asked for.
+    fn taken_back(&mut self, id: ServiceId, state: &ServiceState) -> Option<String> {
+        let active = state.active.as_ref().filter(|active| active.rollback_from.is_some())?;
+        let known = self.services.get_mut(&id)?;
+        if known.deployments.contains_key(&active.id) || std::mem::take(&mut known.asked_back) {
+            return None;
+        }
+        self.went_back(id, state.serving.as_ref()?)
+    }
+
     /// Invariant 1, at the moment of an intent.
     fn surge(&self, known: &Known, state: &ServiceState) -> Option<(u8, String)> {
         let added = state.instances.iter().rfind(|row| !known.rows.contains(&row.id))?;
@@ -116,7 +142,8 @@ impl Pages {
         let stopping = state.instances.iter().filter(may_stop).count() as u32;
         let uncounted = stopping.min(options.uncounted_stopping(wanted));
         let ceiling = wanted.max(before) + surge(&goal.spec) + uncounted;
-        let live = state.instances.len() as u32;
+        // The run of a release command serves nobody.
+        let live = state.instances.iter().filter(|row| !row.template.is_release()).count() as u32;
         (live > ceiling).then(|| {
             let text = format!("{}: {live} instances are intended, {ceiling} are allowed", known.name);
             (1, text)
@@ -271,7 +298,7 @@ fn beyond_its_step(state: &ServiceState) -> Option<String> {
     let allowed = step.sizes(active.spec.instances).canary;
     let fresh = state.instances.iter();
     let fresh = fresh
-        .filter(|row| row.deployment == active.id && row.state == InstanceState::Wanted)
+        .filter(|row| row.deployment == active.id && row.state == InstanceState::Wanted && !row.template.is_release())
         .count();
     (fresh as u32 > allowed).then(|| {
         format!(

@@ -168,6 +168,7 @@ impl Pages {
                     known.disturbed = Some(Instant::now());
                 }
             }
+            fake_engine::What::Running => self.runs(event.service, event.instance),
             fake_engine::What::Removed => {
                 if let Some(truth) = self.instances.get_mut(&event.instance) {
                     truth.removed = true;
@@ -178,7 +179,6 @@ impl Pages {
                     truth.asked_to_stop = true;
                 }
             }
-            fake_engine::What::Running => {}
         }
     }
 }

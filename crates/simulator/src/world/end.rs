@@ -31,8 +31,8 @@ impl World {
             .get(&service)
             .and_then(|known| paused(known.state.as_ref()?));
         let answer = match waits {
-            Some((_, true)) => self.scope.continue_rollout(service).await,
-            Some((_, false)) => self.scope.resume(service).await,
+            Some((_, true)) => self.let_go_on(service).await,
+            Some((_, false)) => self.scope.resume(service).await.map(drop),
             None => return,
         };
         if answer.is_ok() {
@@ -65,6 +65,7 @@ impl World {
             return self.book.violate(15, what);
         }
         self.book.say("* everything is done");
+        self.book.missed_regrets();
         tokio::time::sleep(LOOK).await;
         self.turn(0, 0).await;
         let steady: Vec<ServiceId> = services

@@ -11,7 +11,7 @@ use testkit::fake_engine::Chaos;
 use super::{Ruin, World};
 use crate::book::killed;
 use crate::life::Op;
-use crate::scenario::{FLOOD, Scenario, VERSIONS, What, port};
+use crate::scenario::{FLOOD, RELEASE, Scenario, VERSIONS, What, port};
 
 impl World {
     pub(super) async fn play(&self, scenario: &Scenario) -> domain::Result<()> {
@@ -24,6 +24,7 @@ impl World {
                 strategy: subject.strategy,
                 options: subject.options.clone(),
                 health: subject.health.clone(),
+                release: subject.release.as_ref().map(|_| vec![RELEASE.to_owned()]),
                 ..NewService::new(subject.kind, subject.name.clone(), subject.image(1), port)
             };
             let (service, _) = self.scope.create_service(new).await?;
@@ -80,7 +81,7 @@ impl World {
             What::Again(n) => self.scope.deploy_again(services[*n], "").await.map(drop),
             What::Rollback(n, nth) => self.roll_back(services[*n], *nth).await,
             What::Cancel(n) => self.scope.cancel(services[*n]).await.map(drop),
-            What::Continue(n) => self.scope.continue_rollout(services[*n]).await.map(drop),
+            What::Continue(n) => self.let_go_on(services[*n]).await,
             What::Pause(n) => self.scope.pause(services[*n]).await.map(drop),
             What::Resume(n) => self.scope.resume(services[*n]).await.map(drop),
             What::Delete(n) => self.scope.delete_service(services[*n]).await,
@@ -96,12 +97,18 @@ impl World {
         let Some(target) = all.get(nth as usize % all.len().max(1)) else {
             return Ok(());
         };
+        self.book.asks_back(service);
         let made = self.scope.rollback(target.id, RollbackRequest::default()).await?;
         if target.stage != domain::Stage::Succeeded || made.spec.digest != target.spec.digest {
             self.book
                 .violate(12, "a rollback leads to something else than a success");
         }
         Ok(())
+    }
+
+    pub(super) async fn let_go_on(&self, service: ServiceId) -> domain::Result<()> {
+        self.book.continues(service);
+        self.scope.continue_rollout(service).await.map(drop)
     }
 
     fn fault(&self, fault: &What) {
