@@ -34,8 +34,10 @@ const REMAINS_GRACE: Duration = Duration::from_secs(10);
 /// After work that grows with everything there is (comparing a listing, making a table) the loop rests this many times
 /// as long, so that it takes a bounded share of the time and each round serves more of those who wait.
 const REST_FACTOR: u32 = 3;
-/// A shorter rest is not worth a timer: with a few hundred instances there is none.
+/// A shorter rest is not worth a timer.
 const REST_SHORTEST: Duration = Duration::from_millis(2);
+/// With fewer instances there is none: where work on everything took long then, something else had the processor.
+const REST_FROM: usize = 1_000;
 const REST_LONGEST: Duration = Duration::from_millis(500);
 /// Name of the lease that makes a reconciler the only writer.
 const LEASE: &str = "reconciler";
@@ -418,7 +420,8 @@ impl Reconciler {
 
     /// While it rests, whatever comes waits, and is answered together then.
     async fn rest(&mut self, stop: &mut watch::Receiver<bool>) {
-        let Some(rest) = rest_after(std::mem::take(&mut self.toil)) else {
+        let toil = std::mem::take(&mut self.toil);
+        let Some(rest) = rest_after(toil, self.snapshot.len()) else {
             return;
         };
         if *stop.borrow() {
@@ -529,9 +532,9 @@ fn differences(
     found
 }
 
-fn rest_after(toil: Duration) -> Option<Duration> {
+fn rest_after(toil: Duration, instances: usize) -> Option<Duration> {
     let rest = toil.saturating_mul(REST_FACTOR).min(REST_LONGEST);
-    (rest >= REST_SHORTEST).then_some(rest)
+    (rest >= REST_SHORTEST && instances >= REST_FROM).then_some(rest)
 }
 
 fn renewal(parts: &Parts) -> Duration {
@@ -577,8 +580,10 @@ mod tests {
 
     #[test]
     fn the_loop_rests_after_much_work_only_and_never_for_long() {
-        assert_eq!(rest_after(Duration::from_micros(500)), None);
-        assert_eq!(rest_after(Duration::from_millis(10)), Some(Duration::from_millis(30)));
-        assert_eq!(rest_after(Duration::from_secs(60)), Some(REST_LONGEST));
+        let rest_after = |ms, instances| rest_after(Duration::from_millis(ms), instances);
+        assert_eq!(rest_after(0, 100_000), None);
+        assert_eq!(rest_after(10, REST_FROM), Some(Duration::from_millis(30)));
+        assert_eq!(rest_after(10, 20), None);
+        assert_eq!(rest_after(60_000, 100_000), Some(REST_LONGEST));
     }
 }
