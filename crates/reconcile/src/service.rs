@@ -272,31 +272,27 @@ impl Reconciler {
                 });
             }
             Action::Stop { id, grace, cut } => decision.deeds.stops.push((*id, *grace, *cut)),
-            Action::Collect { id } => {
-                let exit = self.exit(*id);
-                let wanted = state
-                    .instances
-                    .iter()
-                    .any(|r| r.id == *id && r.state == InstanceState::Wanted);
-                let released = release::done(state, *id, exit.as_ref());
-                // Nobody knows how a release command ended that the engine has lost: it did not succeed.
-                let lost = exit.is_none() && self.is_release(state, *id);
-                let unasked = lost || exit.as_ref().is_some_and(|exit| !exit.asked);
-                let crashed = wanted && released.is_none() && unasked;
-                let exit = exit.and_then(|exit| serde_json::to_value(exit).ok());
-                decision.effects.push(Effect::Gone { id: *id, crashed, exit });
-                let released = released.map(|deployment| Effect::Released { deployment });
-                decision.effects.extend(released);
-                decision.deeds.removals.push(*id);
-            }
+            Action::Collect { id } => self.collect(state, *id, decision),
         }
     }
 
-    fn is_release(&self, state: &ServiceState, id: InstanceId) -> bool {
-        state
-            .instances
-            .iter()
-            .any(|row| row.id == id && row.template.is_release())
+    fn collect(&self, state: &ServiceState, id: InstanceId, decision: &mut Decision) {
+        let row = state.instances.iter().find(|row| row.id == id);
+        let exit = self.exit(id);
+        let released = release::done(state, id, exit.as_ref());
+        let unasked = match &exit {
+            Some(exit) => !exit.asked,
+            // Nobody knows how a release command ended that the engine has lost: it did not succeed.
+            None => row.is_some_and(|row| row.template.is_release()),
+        };
+        let wanted = row.is_some_and(|row| row.state == InstanceState::Wanted);
+        let crashed = wanted && released.is_none() && unasked;
+        let exit = exit.and_then(|exit| serde_json::to_value(exit).ok());
+        decision.effects.push(Effect::Gone { id, crashed, exit });
+        decision
+            .effects
+            .extend(released.map(|deployment| Effect::Released { deployment }));
+        decision.deeds.removals.push(id);
     }
 
     fn exit(&self, id: InstanceId) -> Option<Exit> {

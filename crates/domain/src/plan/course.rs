@@ -121,8 +121,9 @@ impl<'a> Course<'a> {
             .map_or(self.goal.instances, |o| o.instances.min(self.goal.instances))
     }
 
-    /// Invariant 1: most instances that may be alive, leaving ones included; see [`super::scene::Scene::counted`]. Blue-green has a surge of full size, and a
-    /// canary step at least what it wants. The run of a release command is not counted: it serves nobody.
+    /// Invariant 1: most instances that may be alive, leaving ones included; see [`super::scene::Scene::counted`].
+    /// Blue-green has a surge of full size, and a canary step at least what it wants. The run of a release command is not
+    /// counted: it serves nobody.
     pub fn ceiling(&self, serving: Option<&Goal>) -> u32 {
         let before = serving.map_or(0, |serving| serving.instances);
         let surge = self.goal.options.surge(self.goal.instances);

@@ -76,26 +76,11 @@ impl Pages {
         if let Some(state) = &state {
             self.note_runs(state);
             self.note_success(id, state);
-        }
-        if let Some(what) = state.as_ref().and_then(|state| self.passed_gate(id, state)) {
-            wrong.push((22, format!("{name}: {what}")));
-        }
-        if let Some(what) = state.as_ref().and_then(|state| self.taken_back(id, state)) {
-            wrong.push((12, format!("{name}: {what}")));
+            wrong.extend(self.passed_gate(id, state).map(|what| (22, format!("{name}: {what}"))));
+            wrong.extend(self.taken_back(id, state).map(|what| (12, format!("{name}: {what}"))));
         }
         if let Some(list) = deployments {
-            let active = list.iter().filter(|d| d.stage.is_active()).count();
-            if active > 1 {
-                wrong.push((7, format!("{name} has {active} active deployments")));
-            }
-            if let Some(state) = &state {
-                let service = &state.service;
-                for kept in [service.active, service.serving, service.last].into_iter().flatten() {
-                    if !list.iter().any(|d| d.id == kept) {
-                        wrong.push((23, format!("{name}: a deployment that is needed was pruned")));
-                    }
-                }
-            }
+            wrong.extend(miscounted(state.as_ref(), list).map(|(number, what)| (number, format!("{name}: {what}"))));
         }
         let lines = self.record(id, deployments.unwrap_or_default(), &mut wrong);
         for line in lines {
@@ -126,7 +111,9 @@ impl Pages {
 
     /// Invariant 1, at the moment of an intent.
     fn surge(&self, known: &Known, state: &ServiceState) -> Option<(u8, String)> {
-        let added = state.instances.iter().rfind(|row| !known.rows.contains(&row.id))?;
+        // The run of a release command serves nobody.
+        let serve = || state.instances.iter().filter(|row| !row.template.is_release());
+        let added = serve().rfind(|row| !known.rows.contains(&row.id))?;
         let mut known_to_us = [&state.active, &state.serving].into_iter().flatten();
         known_to_us.find(|d| d.id == added.deployment)?;
         let goal = goal(state)?;
@@ -142,8 +129,7 @@ impl Pages {
         let stopping = state.instances.iter().filter(may_stop).count() as u32;
         let uncounted = stopping.min(options.uncounted_stopping(wanted));
         let ceiling = wanted.max(before) + surge(&goal.spec) + uncounted;
-        // The run of a release command serves nobody.
-        let live = state.instances.iter().filter(|row| !row.template.is_release()).count() as u32;
+        let live = serve().count() as u32;
         (live > ceiling).then(|| {
             let text = format!("{}: {live} instances are intended, {ceiling} are allowed", known.name);
             (1, text)
@@ -204,6 +190,18 @@ impl Pages {
             .filter(|(id, known)| kept.get(id).copied() != seen(known));
         moved.map(|(id, _)| *id).collect()
     }
+}
+
+/// Invariants 7 and 23: at most one is active, and none is missing that is needed.
+fn miscounted(state: Option<&ServiceState>, list: &[Deployment]) -> Option<(u8, String)> {
+    let active = list.iter().filter(|d| d.stage.is_active()).count();
+    if active > 1 {
+        return Some((7, format!("{active} deployments are active")));
+    }
+    let service = &state?.service;
+    let mut needed = [service.active, service.serving, service.last].into_iter().flatten();
+    let missing = needed.any(|id| !list.iter().any(|d| d.id == id));
+    missing.then(|| (23, "a deployment that is needed was pruned".to_owned()))
 }
 
 /// Invariant 9: what every face is a function of says one thing, whichever way it is asked.

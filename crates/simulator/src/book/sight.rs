@@ -99,9 +99,7 @@ impl Book {
         }
         pages.served.services = entries;
     }
-}
 
-impl Book {
     /// At the end: no success was left alone that should have been taken back.
     pub fn missed_regrets(&self) {
         let mut pages = self.pages();
@@ -213,8 +211,8 @@ impl Pages {
         }
     }
 
-    /// Invariant 12, the other way round: a success that fails its requests is taken back. A
-    /// control plane that began later does not know that it should watch.
+    /// Invariant 12, the other way round: a success that fails its requests is taken back. A control plane that began
+    /// later does not know that it should watch.
     pub(super) fn should_be_back(&self, service: ServiceId, state: &ServiceState) -> Option<String> {
         let serving = state
             .serving

@@ -1,7 +1,6 @@
 //! What a database's error means for a caller.
 
 use domain::{Error, error::Kind};
-// The primary result codes; the extended ones hold them in their low byte.
 use rusqlite::ffi as sqlite;
 
 const BUSY: &str = "The database is busy; try again";
@@ -17,9 +16,8 @@ pub(super) fn busy(why: &str) -> Error {
 /// Full disk, busy and unreachable are [`Kind::Unavailable`] with a text that says what to do; a broken uniqueness rule
 /// is [`Kind::Conflict`]; everything else is [`Kind::Internal`]. Bound values never show.
 pub(super) fn of_sqlite(error: &rusqlite::Error, statement: &str) -> Error {
-    use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
     let kind = match error.sqlite_error().map(|error| error.extended_code) {
-        Some(SQLITE_CONSTRAINT_UNIQUE | SQLITE_CONSTRAINT_PRIMARYKEY) => conflict(),
+        Some(sqlite::SQLITE_CONSTRAINT_UNIQUE | sqlite::SQLITE_CONSTRAINT_PRIMARYKEY) => conflict(),
         Some(code) => of_code(code),
         None => Kind::Internal,
     };
@@ -48,8 +46,10 @@ fn context(error: &dyn std::fmt::Display, statement: &str) -> String {
 }
 
 fn of_code(code: i32) -> Kind {
+    /// Extended result codes hold the primary one in their low byte.
+    const PRIMARY: i32 = 0xff;
     let unavailable = |text: &str| Kind::Unavailable(text.to_owned());
-    match code & 0xff {
+    match code & PRIMARY {
         sqlite::SQLITE_BUSY | sqlite::SQLITE_LOCKED => unavailable(BUSY),
         sqlite::SQLITE_FULL => unavailable(FULL),
         sqlite::SQLITE_IOERR => {
@@ -113,6 +113,7 @@ mod tests {
         }
         assert_eq!(of_code(1), Kind::Internal);
     }
+
     #[cfg(feature = "postgres")]
     #[test]
     fn a_full_or_busy_postgres_says_what_to_do() {

@@ -26,7 +26,7 @@ impl File {
     }
 
     /// Begins to write as soon as it is its turn.
-    fn writes(&self) -> Pin<Box<dyn Future<Output = domain::Result<Tx>> + '_>> {
+    fn writes(&self) -> Writing<'_> {
         Box::pin(self.world.store.db.write())
     }
 
@@ -39,6 +39,17 @@ impl File {
             .int("value")
             .unwrap()
     }
+}
+
+type Writing<'a> = Pin<Box<dyn Future<Output = domain::Result<Tx>> + 'a>>;
+
+/// Makes one change in `first`, whose commit waits because `next` is in line behind it.
+async fn commit_before(mut first: Tx, next: &mut Writing<'_>) -> Pin<Box<dyn Future<Output = domain::Result<()>>>> {
+    assert!(begin(next).await.is_none(), "one writes at a time");
+    first.changed().await.unwrap();
+    let mut committed = Box::pin(first.commit());
+    assert!(begin(&mut committed).await.is_none(), "it waits for those in line");
+    committed
 }
 
 /// Lets `work` go as far as it can without waiting.
@@ -54,12 +65,9 @@ async fn begin<T>(work: &mut Pin<Box<impl Future<Output = T> + ?Sized>>) -> Opti
 async fn a_change_waits_for_those_in_line_and_is_seen_when_it_is_durable() {
     let file = File::new().await;
     let before = file.revision().await;
-    let mut first = file.writes().await.unwrap();
+    let first = file.writes().await.unwrap();
     let mut next = file.writes();
-    assert!(begin(&mut next).await.is_none(), "one writes at a time");
-    first.changed().await.unwrap();
-    let mut committed = Box::pin(first.commit());
-    assert!(begin(&mut committed).await.is_none());
+    let committed = commit_before(first, &mut next).await;
     let mut second = next.await.unwrap();
     assert_eq!(file.revision().await, before, "nothing is durable yet");
     assert_eq!(
@@ -76,12 +84,9 @@ async fn a_change_waits_for_those_in_line_and_is_seen_when_it_is_durable() {
 async fn one_that_is_rolled_back_takes_nothing_with_it() {
     let file = File::new().await;
     let before = file.revision().await;
-    let mut first = file.writes().await.unwrap();
+    let first = file.writes().await.unwrap();
     let mut next = file.writes();
-    assert!(begin(&mut next).await.is_none());
-    first.changed().await.unwrap();
-    let mut committed = Box::pin(first.commit());
-    assert!(begin(&mut committed).await.is_none());
+    let committed = commit_before(first, &mut next).await;
     let mut second = next.await.unwrap();
     second.run(sql::META_SET, args!["revision", 4_711_i64]).await.unwrap();
     drop(second);
@@ -93,15 +98,13 @@ async fn one_that_is_rolled_back_takes_nothing_with_it() {
 async fn a_change_is_made_though_those_in_line_go_away() {
     let file = File::new().await;
     let before = file.revision().await;
-    let mut first = file.writes().await.unwrap();
+    let first = file.writes().await.unwrap();
     let mut in_line = file.writes();
     assert!(begin(&mut in_line).await.is_none());
     let mut its_turn = file.writes();
     assert!(begin(&mut its_turn).await.is_none());
     drop(in_line);
-    first.changed().await.unwrap();
-    let mut committed = Box::pin(first.commit());
-    assert!(begin(&mut committed).await.is_none());
+    let committed = commit_before(first, &mut its_turn).await;
     // It was handed the connection and has not looked.
     drop(its_turn);
     committed.await.unwrap();
@@ -112,12 +115,9 @@ async fn a_change_is_made_though_those_in_line_go_away() {
 async fn what_is_open_when_sqlite_gives_up_the_transaction_is_refused_with_it() {
     let file = File::new().await;
     let before = file.revision().await;
-    let mut first = file.writes().await.unwrap();
+    let first = file.writes().await.unwrap();
     let mut next = file.writes();
-    assert!(begin(&mut next).await.is_none());
-    first.changed().await.unwrap();
-    let mut committed = Box::pin(first.commit());
-    assert!(begin(&mut committed).await.is_none());
+    let committed = commit_before(first, &mut next).await;
     let mut second = next.await.unwrap();
     // As SQLite does by itself where a disk fails.
     second.run("rollback", args![]).await.unwrap();

@@ -29,8 +29,7 @@ const READERS: usize = 4;
 /// Longest wait for another process that uses the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections to one database, each used by one transaction at a time. Clones are the same.
-#[derive(Clone)]
+/// Connections to one database, each used by one transaction at a time.
 pub(super) struct Sqlite(Arc<Shelf>);
 
 /// What a connection is for.
@@ -119,7 +118,7 @@ impl SqliteTx {
     /// Makes everything durable and tells `then` what came of it. Once begun, both happen even if nobody waits for the
     /// answer any more.
     pub(super) async fn commit(mut self, then: impl FnOnce(&Result<()>) + Send + 'static) -> Result<()> {
-        if !self.lent.shelf().is_file() {
+        if !self.lent.waits_for_disk() {
             // Nothing waits for a disk, and simulations want one commit for each change.
             let done = self.run("commit", &[]).map(drop);
             self.open = done.is_err();

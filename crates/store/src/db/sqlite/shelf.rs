@@ -31,7 +31,7 @@ const BATCH: usize = 16;
 
 pub(super) struct Shelf {
     state: Mutex<State>,
-    pub(super) source: Source,
+    source: Source,
 }
 
 struct State {
@@ -67,7 +67,7 @@ type Then = Box<dyn FnOnce(&Result<()>) + Send>;
 
 /// A change that waits for the commit.
 pub(super) struct Member {
-    /// Whether or not somebody waits for the answer.
+    /// Is called whether or not somebody waits for the answer.
     then: Then,
     answer: oneshot::Sender<Result<()>>,
 }
@@ -80,10 +80,6 @@ impl Shelf {
             line: VecDeque::new(),
         });
         Arc::new(Shelf { state, source })
-    }
-
-    pub(super) fn is_file(&self) -> bool {
-        matches!(self.source, Source::File(..))
     }
 
     /// A connection for one transaction. Whoever asks first gets one first.
@@ -189,8 +185,9 @@ impl Lent {
         }
     }
 
-    pub(super) fn shelf(&self) -> &Shelf {
-        &self.shelf
+    /// Whether a commit takes as long as the disk does.
+    pub(super) fn waits_for_disk(&self) -> bool {
+        matches!(self.shelf.source, Source::File(..))
     }
 
     /// Closes the connection, and with it ends the transaction of all of the batch.
