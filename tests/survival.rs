@@ -1,5 +1,6 @@
 //! Processes die at any moment, and what users see goes on.
 
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use testkit::Dice;
@@ -117,6 +118,19 @@ fn a_control_plane_that_is_asked_to_stop_leaves_the_instances_and_the_edge_in_pl
     hob.up();
     eventually(SOON, "the instances are adopted", || settled(&hob));
     none_failed(&load.finish());
+}
+
+/// The API listens before edge and engine stand: whoever stops it then finds it in the middle of its start.
+#[test]
+fn a_control_plane_that_is_asked_to_stop_while_it_starts_stops_in_order() {
+    let Some(mut hob) = Hob::prepare(HOB, Options::default()) else {
+        return;
+    };
+    hob.launch();
+    let listens = || TcpStream::connect(hob.api_address()).is_ok();
+    eventually(SOON, "the API listens", listens);
+    assert_eq!(hob.shut_down(), 0, "{}", hob.log());
+    assert!(hob.all_processes().is_empty(), "an edge was left behind");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use engine::embedded::{Embedded, UserNamespace, enter_user_namespace_if_needed};
 use reconcile::{Live, Parts, Reconciler};
 use store::{OpenOptions, Store};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{Config, Host, LogFormat, UpArgs};
@@ -96,6 +96,8 @@ pub fn start_logging(format: LogFormat, filter: Option<&str>) {
 }
 
 async fn serve(config: Config, user: UserNamespace) -> Result<()> {
+    // First of all: a signal that comes while the parts start is kept, and stops them in order once they stand.
+    let signals = StopSignals::listen()?;
     // In a user namespace we are root, and own as root what is ours outside.
     let uid = nix::unistd::geteuid().as_raw();
     let data_dir = DataDir::open(&config.data_dir, uid)?;
@@ -154,7 +156,7 @@ async fn serve(config: Config, user: UserNamespace) -> Result<()> {
     ));
     greet(&config, edge.public(), claim.map(|claim| claim.url));
 
-    let outcome = until_end(reconciling, local).await;
+    let outcome = until_end(signals, reconciling, local).await;
     stop.send_replace(true);
     // Requests in flight are finished within the server's own bound.
     let _ = serving.await;
@@ -164,16 +166,36 @@ async fn serve(config: Config, user: UserNamespace) -> Result<()> {
     outcome
 }
 
+/// What asks `hob up` to end. From [`StopSignals::listen`] on, no such signal kills the process or is lost.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Result<StopSignals> {
+        Ok(StopSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Ends with a signal, or with the failure of a part that nothing works without.
 async fn until_end(
+    mut signals: StopSignals,
     reconciling: tokio::task::JoinHandle<domain::Result<()>>,
     local: tokio::task::JoinHandle<()>,
 ) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        () = signals.received() => Ok(()),
         ended = reconciling => match ended {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(told(error)),
