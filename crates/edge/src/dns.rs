@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdpSocket};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -37,8 +37,33 @@ pub struct Resolver {
     upstreams: Vec<Rc<Upstream>>,
 }
 
-/// A socket connected to one resolver, and the questions that wait on it by the ids that we gave them.
+/// One of the host's resolvers, and a socket made in the namespace from which it can be reached.
+///
+/// The socket is not connected. Connecting needs a route to the resolver at that moment, which a machine without a
+/// network has not, and keeps the address that the machine has then.
+pub struct HostResolver {
+    address: SocketAddr,
+    socket: StdUdpSocket,
+}
+
+impl HostResolver {
+    /// # Errors
+    /// Where this host has no sockets of the address's family.
+    pub fn at(address: SocketAddr) -> io::Result<HostResolver> {
+        let any = match address {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        Ok(HostResolver {
+            address,
+            socket: StdUdpSocket::bind(any)?,
+        })
+    }
+}
+
+/// A resolver, and the questions that wait for it by the ids that we gave them.
 struct Upstream {
+    address: SocketAddr,
     socket: UdpSocket,
     waiting: RefCell<HashMap<u16, Waiting>>,
 }
@@ -49,18 +74,17 @@ struct Waiting {
 }
 
 impl Resolver {
-    /// `upstreams` are connected sockets, made in the namespace from which the resolvers can be reached.
-    ///
     /// # Errors
     /// When the sockets cannot be used asynchronously.
-    pub fn new(socket: StdUdpSocket, gateway: Ipv4Addr, upstreams: Vec<StdUdpSocket>) -> io::Result<Resolver> {
+    pub fn new(socket: StdUdpSocket, gateway: Ipv4Addr, upstreams: Vec<HostResolver>) -> io::Result<Resolver> {
         let adopt = |socket: StdUdpSocket| {
             socket.set_nonblocking(true)?;
             UdpSocket::from_std(socket)
         };
-        let upstream = |socket| {
+        let upstream = |resolver: HostResolver| {
             Ok(Rc::new(Upstream {
-                socket: adopt(socket)?,
+                address: resolver.address,
+                socket: adopt(resolver.socket)?,
                 waiting: RefCell::default(),
             }))
         };
@@ -143,11 +167,13 @@ impl Upstream {
     async fn listen(self: Rc<Self>) {
         let mut buffer = [0; MAX_MESSAGE];
         loop {
-            let Ok(len) = self.socket.recv(&mut buffer).await else {
-                // A refused port comes back as an error of the socket; whoever waits runs into its deadline.
+            let Ok((len, from)) = self.socket.recv_from(&mut buffer).await else {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
+            if from != self.address {
+                continue;
+            }
             let answer = &buffer[..len];
             let Some(id) = answer.first_chunk::<2>().map(|id| u16::from_be_bytes(*id)) else {
                 continue;
@@ -168,7 +194,7 @@ impl Upstream {
         let own_id = *query.first_chunk::<2>()?;
         let (id, answer) = self.expect(query[HEADER..question_end].to_vec())?;
         query[..2].copy_from_slice(&id.to_be_bytes());
-        let answer = match self.socket.send(query).await {
+        let answer = match self.socket.send_to(query, self.address).await {
             Ok(_) => timeout(PATIENCE, answer).await.ok().and_then(Result::ok),
             Err(_) => None,
         };

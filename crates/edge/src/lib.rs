@@ -52,6 +52,7 @@ mod wish;
 mod worker;
 
 pub use args::EdgeArgs;
+pub use dns::HostResolver;
 pub use edge::Sockets;
 pub use edge_client::{EdgeClient, EdgeView, Receipts};
 pub use limits::Limits;

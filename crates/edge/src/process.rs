@@ -19,7 +19,7 @@ use tokio::task::spawn_local;
 
 use crate::args::EdgeArgs;
 use crate::control;
-use crate::dns::Resolver;
+use crate::dns::{HostResolver, Resolver};
 use crate::dns_tcp;
 use crate::edge::{Edge, Sockets};
 use crate::limits::Limits;
@@ -42,8 +42,7 @@ pub struct Setup {
     /// The user, besides root, who may use the control socket.
     pub owner: u32,
     pub gateway: Option<Ipv4Addr>,
-    /// Connected to the resolvers.
-    pub upstream_dns: Vec<UdpSocket>,
+    pub upstream_dns: Vec<HostResolver>,
     pub workers: usize,
     pub limits: Limits,
 }
@@ -92,8 +91,8 @@ pub fn prepare(args: &EdgeArgs) -> io::Result<Setup> {
     let upstream_dns = args
         .upstream_dns
         .iter()
-        .map(|resolver| connected(*resolver))
-        .collect::<io::Result<_>>()?;
+        .filter_map(|resolver| reach(*resolver))
+        .collect();
     let mut public = Vec::new();
     for fd in &args.public_fds {
         public.push(TcpListener::from(inherited.socket(*fd, SockType::Stream)?));
@@ -256,11 +255,11 @@ fn bound<T>(gateway: Ipv4Addr, port: u16, bind: impl FnOnce(SocketAddr) -> io::R
     bind(address).map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
-fn connected(resolver: SocketAddr) -> io::Result<UdpSocket> {
-    let any = if resolver.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(resolver)?;
-    Ok(socket)
+/// A resolver that cannot be asked from this host keeps no edge from serving.
+fn reach(resolver: SocketAddr) -> Option<HostResolver> {
+    HostResolver::at(resolver)
+        .inspect_err(|error| tracing::warn!(dns.resolver = %resolver, %error, "a resolver is left out"))
+        .ok()
 }
 
 fn at(what: &str, path: &Path, error: io::Error) -> io::Error {

@@ -4,7 +4,7 @@ mod rig;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
-use edge::Limits;
+use edge::{HostResolver, Limits};
 use rig::{GATEWAY, Rig};
 use simple_dns::rdata::{A, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, ResourceRecord, TYPE};
@@ -14,11 +14,10 @@ use tokio::net::TcpStream;
 /// Addresses of the name that the resolver outside knows: more than fit into a datagram without EDNS.
 const ADDRESSES: usize = 60;
 
-/// A resolver outside, and a socket that is connected to it. It sends short answers to those who say no more.
-fn resolver() -> UdpSocket {
-    let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let (socket, asker) = (bind(), bind());
-    asker.connect(socket.local_addr().expect("bound")).expect("connects");
+/// A resolver outside. It sends short answers to those who say no more.
+fn resolver() -> HostResolver {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let asked = HostResolver::at(socket.local_addr().expect("bound")).expect("a socket");
     socket.set_read_timeout(Some(rig::PATIENCE)).expect("a deadline");
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
@@ -40,7 +39,7 @@ fn resolver() -> UdpSocket {
             let _ = socket.send_to(&reply.build_bytes_vec_compressed().expect("a reply"), from);
         }
     });
-    asker
+    asked
 }
 
 fn question(name: &str) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 mod rig;
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use tokio::sync::watch;
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 213, 7, 1);
 const INSTANCE: Ipv4Addr = Ipv4Addr::new(10, 213, 7, 2);
+/// No machine sends a question there, as a machine without a network sends none anywhere.
+const UNREACHABLE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::BROADCAST), 53);
 
 /// A network namespace with two addresses on its loopback device, removed at the end.
 struct Namespace {
@@ -181,7 +183,7 @@ async fn an_edge_serves_outside_and_inside_of_the_instances_network() {
         dir: home.path().to_owned(),
         netns: Some(namespace.path()),
         gateway: Some(GATEWAY),
-        upstream_dns: vec![resolver()],
+        upstream_dns: vec![UNREACHABLE, resolver()],
         user: Some((65_534, 65_534)),
         workers: 2,
         ..EdgeArgs::default()

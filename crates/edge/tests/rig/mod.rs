@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use domain::routing::{Pool, Receipt, RouteMatch, RoutingTable, ServiceEntry, Share, Target};
 use domain::{DeploymentId, InstanceId, ProjectId};
-use edge::{EdgeClient, EdgeView, Limits, Setup, Sockets, TableDir};
+use edge::{EdgeClient, EdgeView, HostResolver, Limits, Setup, Sockets, TableDir};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -58,8 +58,8 @@ impl Rig {
         Rig::with_names(limits, Vec::new())
     }
 
-    /// `resolvers` are connected to those that are asked for names of the outside.
-    pub fn with_names(limits: Limits, resolvers: Vec<UdpSocket>) -> Rig {
+    /// `resolvers` are asked for names of the outside.
+    pub fn with_names(limits: Limits, resolvers: Vec<HostResolver>) -> Rig {
         let home = tempfile::tempdir().expect("a temporary directory");
         let public = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let internal = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
