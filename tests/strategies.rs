@@ -71,6 +71,13 @@ fn newest(hob: &Hob) -> Value {
     hob.deployments("web").into_iter().next().expect("a deployment")
 }
 
+/// How far the newest rollout is.
+fn rollout(hob: &Hob) -> Value {
+    let service = hob.service("web");
+    let path = format!("/api/services/{}/rollout/", service["id"].as_str().expect("an id"));
+    hob.api("GET", &path, None).1
+}
+
 /// Runs `story` under mixed load, and judges it.
 fn under_load(hob: &Hob, story: impl FnOnce(&Load)) {
     let tail = hob.tail();
@@ -149,6 +156,46 @@ fn a_canary_gets_its_share_of_the_requests_and_not_more() {
     let off = (new as f64 - expected).abs();
     assert!(off <= 4.0 * deviation, "{new} of {REQUESTS}, {expected} were expected");
     hob.cli(&["cancel", "web"]).ok();
+}
+
+#[test]
+fn a_gate_decides_by_what_the_edge_has_seen_and_silence_decides_nothing() {
+    const WANTED: u64 = 40;
+    let Some(hob) = platform("2", &[]) else { return };
+    let gate = json!({ "gate": { "min_requests": WANTED, "observe_ms": 0, "max_p95_percent": 10_000 } });
+    let options = json!({ "steps": [{ "weight": 50, "then": gate }] });
+    roll(&hob, "web:1", "canary", options.clone());
+    until_stage(&hob, "paused");
+    let asked = |path| hob.get("web.localhost", path).expect("an answer").status();
+    assert!((0..20).all(|_| asked("/") == 200));
+    eventually(SOON, "the edge's figures are told", || {
+        rollout(&hob)["trial"]["new"]["requests"].as_u64() > Some(0)
+    });
+    let seen = rollout(&hob);
+    assert!(seen["trial"]["new"]["requests"].as_u64() < Some(WANTED), "{seen}");
+    assert!(seen["trial"]["old"]["p95_ms"].is_number(), "{seen}");
+    assert!(
+        seen["waiting"]
+            .as_str()
+            .is_some_and(|why| why.contains("not enough to decide")),
+        "{seen}"
+    );
+    let told = hob.cli(&["status", "web"]).ok();
+    assert!(told.stdout.contains("of the 40 that decide"), "{}", told.stdout);
+    eventually(SOON, "enough good answers pass the step", || {
+        asked("/") == 200 && hob.stage("web") == "succeeded"
+    });
+
+    App::pack_with(&hob, "web:bad", &["--env", "FAIL_HEALTH=1"]).ok();
+    roll(&hob, "web:bad", "canary", options);
+    until_stage(&hob, "paused");
+    eventually(SOON, "bad answers end the rollout", || {
+        asked("/healthz");
+        hob.stage("web") == "failed"
+    });
+    let why = newest(&hob)["error_message"].as_str().expect("a text").to_owned();
+    assert!(why.contains("requests failed"), "{why}");
+    assert_eq!(version_at(&hob, "web.localhost"), "1");
 }
 
 fn blue_green_story(setting: &str) {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use api::{Health, ImageArchive, ImageInfo, LiveInstance, Runtime};
 use async_trait::async_trait;
 use domain::error::Kind;
+use domain::plan::Trial;
 use domain::{Error, InstanceId, Result, ServiceId};
 use engine::{Engine, EngineError, Finding, Level, LogChunk, LogCursor};
 use images::{ImageError, ImageStore, Reference};
 use reconcile::Live;
-use store::Store;
+use store::{Deployment, Store};
 use tokio::sync::watch;
 
 use super::edge::EdgeLink;
@@ -45,6 +46,10 @@ impl Runtime for Platform {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.live.changes()
+    }
+
+    fn trial(&self, deployment: &Deployment) -> Option<Trial> {
+        self.live.trial(deployment, self.edge.as_ref())
     }
 
     async fn import_image(&self, archive: ImageArchive, name: Option<String>) -> Result<Vec<ImageInfo>> {

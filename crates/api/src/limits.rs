@@ -39,6 +39,8 @@ pub const STREAMS_PER_ACCOUNT_MAX: usize = 64;
 pub const STREAM_REVIEW: Duration = Duration::from_secs(2);
 /// A stream without news says so this often, which also notices that the reader has left.
 pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
+/// How often a watched rollout at a step is asked what the edge has seen of it: nobody tells.
+pub const TRIAL_PACE: Duration = Duration::from_secs(1);
 /// Shortest time between two lines of a watched rollout: changes in between arrive as one.
 pub const WATCH_PACE: Duration = Duration::from_millis(100);
 /// How often a followed log is read.

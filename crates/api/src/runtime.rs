@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::pin::Pin;
 
 use async_trait::async_trait;
+use domain::plan::Trial;
 use domain::{InstanceId, Result, ServiceId};
 use engine::{Finding, LogChunk, LogCursor, Phase};
+use store::Deployment;
 use tokio::sync::watch;
 
 /// The bytes of an uploaded image archive. Already capped in size; an error ends the upload.
@@ -33,6 +35,12 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Changes (value without meaning) whenever [`Runtime::instances`] may answer something new.
     fn changes(&self) -> watch::Receiver<u64>;
+
+    /// What the edge has seen of a deployment that stands at a step, or is watched after its success, beside the version
+    /// before it. [`Runtime::changes`] does not tell of it.
+    fn trial(&self, _deployment: &Deployment) -> Option<Trial> {
+        None
+    }
 
     /// Takes an OCI image layout or a `docker save` archive, as a tar, into the local store. `name` is the reference
     /// that the image gets; without it the archive's own names are kept.

@@ -1,6 +1,9 @@
 //! Commands for a rollout on its way, and what its document says of steps and ends.
 
-use domain::Stage;
+use std::time::Duration;
+
+use domain::plan::{Evidence, Trial};
+use domain::{Behaviour, Stage};
 use serde_json::{Value, json};
 use store::Effect;
 
@@ -92,6 +95,38 @@ async fn a_canary_says_where_it_waits_and_what_to_type() {
     };
     world.apply(service.parse().expect("an id"), vec![canceled]).await;
     assert_eq!(alice.get(&rollout).await.expect(200)["outcome"], "reverted");
+}
+
+#[tokio::test]
+async fn a_step_tells_the_figures_by_which_it_is_judged() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let steps = json!([{"weight": 50, "then": {"gate": {"min_requests": 500}}}]);
+    let (service, _) = canary(&world, &alice, steps).await;
+    world.begin(&service).await;
+    let seen = |requests, failed| Behaviour {
+        requests,
+        failed,
+        ..Behaviour::default()
+    };
+    *world.runtime.trial.lock().expect("no test panics with the lock") = Some(Trial {
+        lasts: Duration::from_secs(3),
+        evidence: Evidence {
+            new: seen(40, 1),
+            old: seen(60, 0),
+        },
+    });
+    let rollout = format!("/api/services/{service}/rollout/");
+    assert_eq!(alice.get(&rollout).await.expect(200)["trial"], Value::Null);
+    reach_step(&world, &service).await;
+    let behaviour = |requests: u64, failed: u64| {
+        let rate = failed as f64 / requests as f64;
+        json!({"requests": requests, "failed": failed, "error_rate": rate, "p50_ms": null, "p95_ms": null})
+    };
+    assert_eq!(
+        alice.get(&rollout).await.expect(200)["trial"],
+        json!({"lasts_ms": 3_000, "min_requests": 500, "new": behaviour(40, 1), "old": behaviour(60, 0)})
+    );
 }
 
 #[tokio::test]

@@ -64,7 +64,8 @@ impl Session<'_> {
                 progress::states(&rollout)
             );
             bar.set_prefix(text::printable(&head));
-            bar.set_message(progress::reason(&rollout));
+            let reason = progress::trial(&rollout).unwrap_or_else(|| progress::reason(&rollout));
+            bar.set_message(reason);
             if self.screen.is_json() {
                 self.screen.document(&document)?;
             } else if !self.screen.is_live() && watch.shown.as_ref() != Some(&words) {

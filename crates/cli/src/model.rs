@@ -120,6 +120,9 @@ pub struct Rollout {
     pub at_step: bool,
     #[serde(default)]
     pub ends: Option<String>,
+    /// At a step, or watched after its success.
+    #[serde(default)]
+    pub trial: Option<Trial>,
     /// Percent of the requests that the new version gets at this step.
     #[serde(default)]
     pub share: Option<u32>,
@@ -140,6 +143,28 @@ pub struct Rollout {
     pub elapsed_ms: i64,
     #[serde(default)]
     pub receipt: Receipt,
+}
+
+/// What the edge has seen of the new version beside the old one.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Trial {
+    /// Without so many requests of the new version nothing is decided.
+    #[serde(default)]
+    pub min_requests: Option<u64>,
+    pub new: Behaviour,
+    pub old: Behaviour,
+}
+
+/// How a version behaved, as the edge measured it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Behaviour {
+    pub requests: u64,
+    /// 0 to 1.
+    pub error_rate: f64,
+    #[serde(default)]
+    pub p50_ms: Option<f64>,
+    #[serde(default)]
+    pub p95_ms: Option<f64>,
 }
 
 /// A step of a strategy, as it is written on a command line.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::Rollout;
+use crate::model::{Behaviour, Rollout, Trial};
 use crate::text;
 
 /// Longest reason that is shown.
@@ -66,6 +66,32 @@ pub fn reason(rollout: &Rollout) -> String {
     }
 }
 
+/// The figures by which a step is judged; nothing where none is.
+pub fn trial(rollout: &Rollout) -> Option<String> {
+    let Trial { min_requests, new, old } = rollout.trial.as_ref()?;
+    let missing = min_requests.filter(|wanted| new.requests < *wanted);
+    Some(format!(
+        "new: {}; old: {}",
+        behaviour(new, missing),
+        behaviour(old, None)
+    ))
+}
+
+/// `wanted`: so many requests would decide, and these are fewer.
+fn behaviour(seen: &Behaviour, wanted: Option<u64>) -> String {
+    let mut line = text::count(seen.requests, "request");
+    if let Some(wanted) = wanted {
+        line.push_str(&format!(" of the {wanted} that decide"));
+    }
+    if seen.requests > 0 {
+        line.push_str(&format!(", {:.1} % failed", seen.error_rate * 100.0));
+    }
+    if let Some(p95) = seen.p95_ms {
+        line.push_str(&format!(", p95 {p95:.1} ms"));
+    }
+    line
+}
+
 fn counted(states: &BTreeMap<String, u32>) -> String {
     let known = STATES
         .iter()
@@ -107,6 +133,27 @@ mod tests {
             describe(&rollout),
             "paused (step 2 of 2: 50% traffic 5% for 5m); waits for 5m at this step"
         );
+    }
+
+    #[test]
+    fn the_figures_of_a_step_say_how_many_requests_it_takes_to_decide() {
+        let told = |requests: u64| {
+            let document = serde_json::json!({
+                "deployment": "d", "name": "web", "version": 4, "image": "web:2", "stage": "paused", "done": false,
+                "replicas": 4, "elapsed_ms": 100,
+                "trial": {
+                    "min_requests": 100,
+                    "new": { "requests": requests, "error_rate": 0.025, "p95_ms": 12.34 },
+                    "old": { "requests": 0, "error_rate": 0.0, "p95_ms": null },
+                },
+            });
+            trial(&crate::model::read(&document).unwrap()).unwrap()
+        };
+        assert_eq!(
+            told(40),
+            "new: 40 requests of the 100 that decide, 2.5 % failed, p95 12.3 ms; old: 0 requests"
+        );
+        assert!(told(100).starts_with("new: 100 requests, 2.5 % failed"));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What the edge has seen of two versions since something began: since a step was reached, or since a success.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use domain::plan::{Evidence, Watch};
+use domain::plan::{Evidence, Trial, Watch};
 use domain::{DeploymentId, ServiceId, Stage};
 use store::{Deployment, ServiceState};
 use tokio::time::Instant;
@@ -13,9 +13,9 @@ use crate::seams::EdgePort;
 /// When each deployment came to where it stands, and what the edge had counted by then.
 ///
 /// Kept in memory on a monotonic clock. A new control plane begins every step's observation anew, so none is ever cut
-/// short, and it watches no success that it has not seen.
-#[derive(Default)]
-pub struct EvidenceBook(HashMap<ServiceId, Vec<Mark>>);
+/// short, and it watches no success that it has not seen. Clones are the same book.
+#[derive(Clone, Default)]
+pub struct EvidenceBook(Arc<Mutex<HashMap<ServiceId, Vec<Mark>>>>);
 
 #[derive(Clone)]
 struct Mark {
@@ -31,8 +31,8 @@ struct Mark {
 
 impl EvidenceBook {
     /// Notes where the deployments of a service stand now. Nothing is kept of those that nobody will ask about.
-    pub fn note(&mut self, state: &ServiceState, edge: &dyn EdgePort, now: Instant) {
-        let known = self.0.remove(&state.service.id).unwrap_or_default();
+    pub fn note(&self, state: &ServiceState, edge: &dyn EdgePort, now: Instant) {
+        let known = self.marks().remove(&state.service.id).unwrap_or_default();
         let active = state.active.as_ref().filter(|active| is_observed(active));
         let serving = state.serving.as_ref().filter(|_| active.is_none());
         // A success is watched from where its rollout was seen to end.
@@ -47,54 +47,43 @@ impl EvidenceBook {
             _ => state.serving.as_ref().map(|serving| serving.id),
         };
         let marks = active.into_iter().chain(serving).map(|deployment| {
-            let stands = |mark: &&Mark| {
-                mark.deployment == deployment.id && mark.stage == deployment.stage && mark.step == deployment.step
-            };
-            match known.iter().find(stands) {
+            match known.iter().find(|mark| mark.is_where(deployment)) {
                 Some(mark) => mark.clone(),
                 None => Mark::new(deployment, before(deployment), edge, now),
             }
         });
         let marks: Vec<Mark> = marks.collect();
         if !marks.is_empty() {
-            self.0.insert(state.service.id, marks);
+            self.marks().insert(state.service.id, marks);
         }
     }
 
-    fn mark(&self, deployment: &Deployment) -> Option<&Mark> {
-        let mut marks = self.0.get(&deployment.service)?.iter();
-        marks.find(|mark| mark.deployment == deployment.id)
+    fn mark(&self, deployment: &Deployment) -> Option<Mark> {
+        let marks = self.marks();
+        let mut marks = marks.get(&deployment.service)?.iter();
+        marks.find(|mark| mark.is_where(deployment)).cloned()
     }
 
-    /// How long a deployment has stood where it does, and what both versions did meanwhile.
-    pub fn since(&self, deployment: &Deployment, edge: &dyn EdgePort, now: Instant) -> (Duration, Evidence) {
-        let Some(mark) = self.mark(deployment) else {
-            return Default::default();
-        };
-        let Evidence { new, old } = count(edge, deployment.id, mark.before);
-        let evidence = Evidence {
-            new: new.since(&mark.then.new),
-            old: old.since(&mark.then.old),
-        };
-        (now.saturating_duration_since(mark.since), evidence)
+    fn marks(&self) -> MutexGuard<'_, HashMap<ServiceId, Vec<Mark>>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What was seen since a deployment came to where it stands. Nothing where nothing is decided by it.
+    pub fn trial(&self, deployment: &Deployment, edge: &dyn EdgePort, now: Instant) -> Option<Trial> {
+        Some(self.mark(deployment)?.trial(edge, now))
     }
 
     /// The watch over a success that this control plane has seen. A rollback is never watched, so it never leads to
     /// another one.
     pub fn watch(&self, state: &ServiceState, edge: &dyn EdgePort, now: Instant) -> Option<Watch> {
         let serving = state.serving.as_ref().filter(|_| state.active.is_none())?;
-        let mark = self.mark(serving).filter(|mark| mark.stage == Stage::Succeeded)?;
+        let mark = self.mark(serving)?;
         if serving.rollback_from.is_some() || mark.before.is_none() {
             return None;
         }
-        let watched_for = now.saturating_duration_since(mark.since);
-        let evidence = Evidence {
-            new: self.since(serving, edge, now).1.new,
-            // What the old version did until it was replaced.
-            old: mark.then.old.clone(),
-        };
+        let Trial { lasts, evidence } = mark.trial(edge, now);
         Some(Watch {
-            left: serving.spec.options.watch().checked_sub(watched_for)?,
+            left: serving.spec.options.watch().checked_sub(lasts)?,
             evidence,
         })
     }
@@ -109,6 +98,26 @@ impl Mark {
             since: now,
             before,
             then: count(edge, deployment.id, before),
+        }
+    }
+
+    fn is_where(&self, deployment: &Deployment) -> bool {
+        self.deployment == deployment.id && self.stage == deployment.stage && self.step == deployment.step
+    }
+
+    fn trial(&self, edge: &dyn EdgePort, now: Instant) -> Trial {
+        let Evidence { new, old } = count(edge, self.deployment, self.before);
+        let evidence = Evidence {
+            new: new.since(&self.then.new),
+            old: match self.stage {
+                // What it did until it was replaced.
+                Stage::Succeeded => self.then.old.clone(),
+                _ => old.since(&self.then.old),
+            },
+        };
+        Trial {
+            lasts: now.saturating_duration_since(self.since),
+            evidence,
         }
     }
 }

@@ -3,10 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
-use domain::ServiceId;
-use domain::plan::{Health, Process, RouteState, Seen};
+use domain::plan::{Health, Process, RouteState, Seen, Trial};
+use domain::{ServiceId, Stage};
 use engine::InstanceStatus;
+use store::Deployment;
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::evidence::EvidenceBook;
+use crate::seams::EdgePort;
 
 /// One instance that the engine knows.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +42,7 @@ impl LiveInstance {
 #[derive(Clone)]
 pub struct Live {
     services: Arc<RwLock<HashMap<ServiceId, Vec<LiveInstance>>>>,
+    pub(crate) evidence: EvidenceBook,
     changes: watch::Sender<u64>,
 }
 
@@ -44,6 +50,7 @@ impl Default for Live {
     fn default() -> Self {
         Live {
             services: Arc::default(),
+            evidence: EvidenceBook::default(),
             changes: watch::channel(0).0,
         }
     }
@@ -52,6 +59,13 @@ impl Default for Live {
 impl Live {
     pub fn instances(&self, service: ServiceId) -> Vec<LiveInstance> {
         self.read().get(&service).cloned().unwrap_or_default()
+    }
+
+    /// What the edge has seen of a version that stands at a step, or is watched after its success, beside the version
+    /// before it. Counted when it is asked for; [`Live::changes`] does not tell of it.
+    pub fn trial(&self, deployment: &Deployment, edge: &dyn EdgePort) -> Option<Trial> {
+        let stands = deployment.at_step || deployment.stage == Stage::Succeeded;
+        stands.then(|| self.evidence.trial(deployment, edge, Instant::now()))?
     }
 
     /// All live instances of all services.

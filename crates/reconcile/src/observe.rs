@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use domain::plan::{Crash, Desired, Evidence, Goal, Health, Observed, Process, Rollout, Seen};
+use domain::plan::{Crash, Desired, Goal, Health, Observed, Process, Rollout, Seen};
 use domain::routing::EdgeView;
 use domain::{DeploymentId, InstanceId, Stage, Template};
 use engine::{InstanceStatus, Phase};
@@ -78,15 +78,13 @@ impl Books<'_> {
             stage: deployment.stage,
             step: deployment.step,
             at_step: None,
-            evidence: Evidence::default(),
             release: release::outstanding(deployment),
             stalled_for: progress.stalled_for(deployment, self.now),
             failures: died.count() as u32,
         };
         if deployment.at_step {
-            let (since, evidence) = self.evidence.since(deployment, self.edge, self.now);
-            rollout.at_step = Some(since);
-            rollout.evidence = evidence;
+            let trial = self.evidence.trial(deployment, self.edge, self.now);
+            rollout.at_step = Some(trial.unwrap_or_default());
         }
         rollout
     }

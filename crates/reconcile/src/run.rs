@@ -11,7 +11,6 @@ use store::{Decided, Effect, Fence, ServiceState};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::evidence::EvidenceBook;
 use crate::execute::{Done, Operations};
 use crate::health::{Belief, HealthBook};
 use crate::live::Live;
@@ -77,7 +76,6 @@ pub struct Reconciler {
     pub(crate) operations: Operations,
     pub(crate) pulls: Pulls,
     pub(crate) progress: ProgressBook,
-    pub(crate) evidence: EvidenceBook,
 }
 
 /// Everything that can wake the loop.
@@ -138,7 +136,6 @@ impl Reconciler {
             operations: Operations::new(parts.engine.clone(), done, parts.settings.launches_at_once),
             pulls: Pulls::new(parts.images.clone(), pulls),
             progress: ProgressBook::default(),
-            evidence: EvidenceBook::default(),
             parts,
         })
     }

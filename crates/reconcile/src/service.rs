@@ -85,9 +85,9 @@ impl Reconciler {
 
     fn observe(&mut self, state: &ServiceState, now: Instant) -> (Desired, Observed) {
         let edge = self.parts.edge.as_ref();
-        self.evidence.note(state, edge, now);
+        self.live.evidence.note(state, edge, now);
         let books = Books {
-            evidence: &self.evidence,
+            evidence: &self.live.evidence,
             edge,
             now,
             now_us: (self.parts.clock)(),

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::World;
+use common::{Wire, World};
 use domain::routing::{ServiceEntry, Share};
 use domain::{Advance, Behaviour, DeploymentId, Gate, RolloutOptions, ServiceId, Stage, Step, Strategy};
 use store::{RollbackRequest, ServicePatch};
@@ -171,9 +171,16 @@ async fn a_gate_passes_a_version_that_does_as_well_and_only_then() {
             world.deployment(second).await.waiting.contains("not enough to decide")
         })
         .await;
+    world.edge.set_behaviour(second, behaviour(9, 0));
+    let standing = world.deployment(second).await;
+    let edge = Wire::to(world.edge.clone());
+    let trial = world.live.trial(&standing, &edge).expect("it is told meanwhile");
+    assert_eq!((trial.evidence.new.requests, trial.evidence.new.failed), (9, 0));
     world.edge.set_behaviour(second, behaviour(10, 0));
     world.succeeded(second).await;
     world.settled(service, 2).await;
+    let ended = world.deployment(second).await;
+    assert_eq!(world.live.trial(&ended, &edge), None, "nobody watches it");
 }
 
 #[tokio::test]

@@ -246,9 +246,11 @@ fn skip_steps(mut desired: Desired, observed: Observed) -> Plan {
 
 fn gate_by_silence(mut desired: Desired, observed: Observed) -> Plan {
     const AGES: Duration = Duration::from_secs(86_400);
-    if let Some(rollout) = &mut desired.rollout {
-        rollout.evidence.new.requests = u64::MAX;
-        rollout.evidence.new.failed = 0;
+    if let Some(rollout) = &mut desired.rollout
+        && let Some(trial) = &mut rollout.at_step
+    {
+        trial.evidence.new.requests = u64::MAX;
+        trial.evidence.new.failed = 0;
         let gated = matches!(
             rollout
                 .goal
@@ -258,7 +260,9 @@ fn gate_by_silence(mut desired: Desired, observed: Observed) -> Plan {
                 .map(|step| &step.then),
             Some(Advance::Gate(_))
         );
-        rollout.at_step = rollout.at_step.map(|since| if gated { AGES } else { since });
+        if gated {
+            trial.lasts = AGES;
+        }
     }
     plan(&desired, &observed)
 }

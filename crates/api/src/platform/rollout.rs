@@ -5,19 +5,21 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use domain::plan::Trial;
 use domain::{Advance, DeploymentId, Error, Footing, Outcome, Result, ServiceId, Spec, Stage, Step, Strategy};
 use serde::Serialize;
 use store::{InstanceState, Scope, Service, ServiceKind};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::caller::Caller;
 use super::deployments::ReceiptView;
+use super::diff::BehaviourView;
 use super::error::Reply;
 use super::extract::{At, Params};
 use super::instances::{Stand, live_by_id, state_of};
 use super::services::find;
 use crate::ApiState;
-use crate::limits::{STREAM_HEARTBEAT, WATCH_PACE};
+use crate::limits::{STREAM_HEARTBEAT, TRIAL_PACE, WATCH_PACE};
 use crate::ndjson::{self, Gone, Lines};
 use crate::time::Stamp;
 
@@ -44,6 +46,8 @@ pub struct Rollout {
     at_step: bool,
     /// What ends that step.
     ends: Option<String>,
+    /// `null` where it does not stand at a step and is not watched after its success.
+    trial: Option<TrialView>,
     /// Percent of the requests that the step gives the new version; `null` where instances share them equally.
     share: Option<u32>,
     preview_host: Option<String>,
@@ -70,6 +74,30 @@ struct StepView {
     #[serde(flatten)]
     step: Step,
     text: String,
+}
+
+/// What the edge has seen of this version beside the one before it, since the step was reached or since it succeeded.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct TrialView {
+    lasts_ms: u64,
+    /// Requests of the new version without which the step's gate decides nothing; `null` where there is none.
+    min_requests: Option<u64>,
+    new: BehaviourView,
+    old: BehaviourView,
+}
+
+impl TrialView {
+    fn new(trial: &Trial, next: Option<&Step>) -> Self {
+        TrialView {
+            lasts_ms: u64::try_from(trial.lasts.as_millis()).unwrap_or(u64::MAX),
+            min_requests: match next.map(|step| &step.then) {
+                Some(Advance::Gate(gate)) => Some(gate.min_requests),
+                _ => None,
+            },
+            new: BehaviourView::from(&trial.evidence.new),
+            old: BehaviourView::from(&trial.evidence.old),
+        }
+    }
 }
 
 /// Live instances by state: those that already are what this deployment wants, and the others.
@@ -166,6 +194,7 @@ async fn look(api: &ApiState, scope: &Scope, service: ServiceId, deployment: Dep
         step: deployment.step,
         at_step: deployment.at_step,
         ends: next.filter(|_| deployment.at_step).map(|step| step.then.waits_for()),
+        trial: api.runtime.trial(&deployment).map(|trial| TrialView::new(&trial, next)),
         share: next.and_then(|step| step.traffic),
         preview_host: preview_host(api, &service.name, spec),
         outcome,
@@ -202,10 +231,13 @@ impl From<Step> for StepView {
 impl Rollout {
     /// Whether a reader would learn anything. Time alone is no news: readers have clocks.
     fn says_more_than(&self, before: &Rollout) -> bool {
-        let timeless = Rollout {
+        let mut timeless = Rollout {
             elapsed_ms: before.elapsed_ms,
             ..self.clone()
         };
+        if let (Some(trial), Some(before)) = (&mut timeless.trial, &before.trial) {
+            trial.lasts_ms = before.lasts_ms;
+        }
         timeless != *before
     }
 }
@@ -249,13 +281,20 @@ impl Watch {
     async fn run(mut self, first: Rollout, lines: Lines) -> Result<(), Gone> {
         let mut shown = first;
         lines.send(&shown).await?;
+        let mut told = Instant::now();
         while !shown.done {
-            let silent = timeout(STREAM_HEARTBEAT, self.changes.next()).await.is_err();
+            let rest = if shown.trial.is_some() {
+                TRIAL_PACE
+            } else {
+                STREAM_HEARTBEAT
+            };
+            let _ = timeout(rest, self.changes.next()).await;
             sleep(WATCH_PACE).await;
             match look(&self.api, &self.scope, self.service, self.deployment).await {
-                Ok(now) if silent || now.says_more_than(&shown) => {
+                Ok(now) if told.elapsed() >= STREAM_HEARTBEAT || now.says_more_than(&shown) => {
                     lines.send(&now).await?;
                     shown = now;
+                    told = Instant::now();
                 }
                 Ok(_) => {}
                 Err(error) => {

@@ -5,8 +5,10 @@ use std::sync::Mutex;
 
 use api::{ImageArchive, ImageInfo, LiveInstance, Runtime};
 use async_trait::async_trait;
+use domain::plan::Trial;
 use domain::{Error, InstanceId, Result, ServiceId};
 use engine::{Finding, Level, LogChunk, LogCursor, LogLine};
+use store::Deployment;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
@@ -17,6 +19,8 @@ pub struct FakeRuntime {
     pub images: Mutex<Vec<ImageInfo>>,
     /// `Err`: what `/readyz` shall say.
     pub readiness: Mutex<Result<(), String>>,
+    /// What the edge has seen of every deployment that stands at a step.
+    pub trial: Mutex<Option<Trial>>,
     changes: watch::Sender<u64>,
 }
 
@@ -27,6 +31,7 @@ impl Default for FakeRuntime {
             logs: Mutex::default(),
             images: Mutex::default(),
             readiness: Mutex::new(Ok(())),
+            trial: Mutex::default(),
             changes: watch::channel(0).0,
         }
     }
@@ -71,6 +76,11 @@ impl Runtime for FakeRuntime {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    fn trial(&self, deployment: &Deployment) -> Option<Trial> {
+        let trial = self.trial.lock().expect("no test panics with the lock");
+        trial.clone().filter(|_| deployment.at_step)
     }
 
     async fn import_image(&self, mut archive: ImageArchive, name: Option<String>) -> Result<Vec<ImageInfo>> {

@@ -167,6 +167,9 @@ impl Detail {
                         progress::describe(rollout)
                     ),
                 );
+                if let Some(figures) = progress::trial(rollout) {
+                    add("seen", figures);
+                }
                 if let Some(command) = &rollout.next_command {
                     add("needs you", format!("`{command}`"));
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::inputs::{Desired, Goal, Rollout};
+use super::inputs::{Desired, Goal, Rollout, Trial};
 use crate::rollout::Sizes;
 use crate::{Stage, Step, Strategy, Template};
 
@@ -182,8 +182,8 @@ impl<'a> Course<'a> {
     }
 
     /// Stands still at a step until that is passed.
-    pub fn at_step(&self) -> Option<Duration> {
-        self.rollout.and_then(|rollout| rollout.at_step)
+    pub fn at_step(&self) -> Option<&Trial> {
+        self.rollout.and_then(|rollout| rollout.at_step.as_ref())
     }
 
     /// A user's pause: what has been reached is kept.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::inputs::Evidence;
+use super::inputs::{Evidence, Trial};
 use crate::Gate;
 
 /// A version under watch is rolled back when its failed requests exceed the old one's share by so many points.
@@ -20,17 +20,17 @@ pub(super) enum Decision {
     Failed(String),
 }
 
-/// Judges a step's evidence after `observed_for` at the step.
-pub(super) fn decide(gate: &Gate, evidence: &Evidence, observed_for: Duration) -> Decision {
-    let Evidence { new, old } = evidence;
+/// Judges what was seen at a step. What is open is said without figures that grow: those are told by whom asks for them,
+/// and a sentence is written to the record whenever it changes.
+pub(super) fn decide(gate: &Gate, trial: &Trial) -> Decision {
+    let Evidence { new, old } = &trial.evidence;
     let wanted = gate.min_requests.max(1);
     if new.requests < wanted {
         return Decision::Open(format!(
-            "{} of {wanted} requests seen by the new version: not enough to decide",
-            new.requests
+            "the new version has answered less than {wanted} requests: not enough to decide"
         ));
     }
-    if let Some(what) = fails_more(evidence, gate.max_error_points) {
+    if let Some(what) = fails_more(&trial.evidence, gate.max_error_points) {
         return Decision::Failed(what);
     }
     let p95 = |behaviour: &crate::Behaviour| behaviour.quantile(0.95).unwrap_or_default();
@@ -44,12 +44,8 @@ pub(super) fn decide(gate: &Gate, evidence: &Evidence, observed_for: Duration) -
         ));
     }
     let observe = Duration::from_millis(gate.observe_ms);
-    if observed_for < observe {
-        return Decision::Open(format!(
-            "well so far; observed for {} of {} s",
-            observed_for.as_secs(),
-            observe.as_secs()
-        ));
+    if trial.lasts < observe {
+        return Decision::Open(format!("well so far; decided after {} s", observe.as_secs_f64()));
     }
     Decision::Passed
 }
@@ -95,7 +91,8 @@ mod tests {
             new: behaviour(new.0, new.1, new.2),
             old: behaviour(old.0, old.1, old.2),
         };
-        decide(&Gate::default(), &evidence, Duration::from_secs(seconds))
+        let lasts = Duration::from_secs(seconds);
+        decide(&Gate::default(), &Trial { lasts, evidence })
     }
 
     fn is_failed(decision: &Decision) -> bool {

@@ -27,10 +27,8 @@ pub struct Rollout {
     pub stage: Stage,
     /// Steps of the strategy that are behind it. A rollback has them all behind it from its beginning.
     pub step: u32,
-    /// Paused, and that because it has reached a step. Since when.
-    pub at_step: Option<Duration>,
-    /// What the edge has seen since the step was reached.
-    pub evidence: Evidence,
+    /// Paused, and that because it has reached a step.
+    pub at_step: Option<Trial>,
     /// The template of the run of its release command, while that has not succeeded yet.
     pub release: Option<Template>,
     /// How long [`super::Plan::progress`] has not grown, paused time left out.
@@ -44,6 +42,13 @@ pub struct Rollout {
 pub struct Evidence {
     pub new: Behaviour,
     pub old: Behaviour,
+}
+
+/// A version beside the one before it, since it came to where it stands: at a step, or at its success.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Trial {
+    pub lasts: Duration,
+    pub evidence: Evidence,
 }
 
 /// A version that has succeeded and may still be rolled back by itself. A rollback is never watched: it never leads to

@@ -27,7 +27,7 @@ mod rules;
 mod scene;
 mod verdict;
 
-pub use inputs::{Crash, Desired, Evidence, Goal, Health, Observed, Process, Rollout, RouteState, Seen, Watch};
+pub use inputs::{Crash, Desired, Evidence, Goal, Health, Observed, Process, Rollout, RouteState, Seen, Trial, Watch};
 pub use output::{Action, FailReason, Plan, RetireReason, Traffic, Verdict};
 pub use rules::plan;
 

@@ -57,7 +57,7 @@ impl Scene<'_> {
 
     fn at_step(&self, rollout: &Rollout, plan: &mut Plan) -> Option<Verdict> {
         let course = self.course.as_ref()?;
-        let since = course.at_step()?;
+        let trial = course.at_step()?;
         if let Some(reason) = failure(course, rollout) {
             return Some(Verdict::Failed(reason));
         }
@@ -71,7 +71,7 @@ impl Scene<'_> {
                 None
             }
             Advance::AfterMs(ms) => {
-                let left = Duration::from_millis(*ms).saturating_sub(since);
+                let left = Duration::from_millis(*ms).saturating_sub(trial.lasts);
                 if left.is_zero() && self.has_reached_step(course) {
                     return Some(Verdict::StepPassed);
                 }
@@ -79,7 +79,7 @@ impl Scene<'_> {
                 wake_after(plan, left.max(Duration::from_millis(100)));
                 None
             }
-            Advance::Gate(gate) => match gate::decide(gate, &rollout.evidence, since) {
+            Advance::Gate(gate) => match gate::decide(gate, trial) {
                 Decision::Passed if self.has_reached_step(course) => Some(Verdict::StepPassed),
                 Decision::Failed(what) => Some(Verdict::Failed(FailReason::Gate { what })),
                 Decision::Passed => None,

@@ -130,7 +130,6 @@ impl World {
             stage: Stage::Deploying,
             step: 0,
             at_step: None,
-            evidence: Evidence::default(),
             release,
             stalled_for: Duration::ZERO,
             failures: 0,
@@ -320,9 +319,9 @@ impl World {
         if let Some(rollout) = &mut rollout {
             rollout.stalled_for = self.now - self.best_progress.1;
             if rollout.at_step.is_some() {
-                let at_step = self.now - self.paused_since.unwrap_or_default();
-                rollout.at_step = Some(at_step);
-                rollout.evidence = self.evidence(rollout.goal.template.clone(), at_step);
+                let lasts = self.now - self.paused_since.unwrap_or_default();
+                let evidence = self.evidence(rollout.goal.template.clone(), lasts);
+                rollout.at_step = Some(Trial { lasts, evidence });
             }
         }
         let serving = self.serving.as_ref().filter(|_| rollout.is_none());
@@ -514,7 +513,7 @@ impl World {
                 self.rollout
                     .as_mut()
                     .into_iter()
-                    .for_each(|r| r.at_step = Some(Duration::ZERO));
+                    .for_each(|r| r.at_step = Some(Trial::default()));
             }
             Verdict::StepPassed => self.go_on(),
             _ => return false,

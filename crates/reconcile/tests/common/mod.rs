@@ -222,7 +222,7 @@ impl ImageSource for ThinAir {
 }
 
 /// The wire to the fake edge: sends the newest table again whenever the edge comes back, as the real client does.
-struct Wire {
+pub struct Wire {
     edge: FakeEdge,
     newest: watch::Sender<Option<RoutingTable>>,
     view: watch::Receiver<EdgeView>,
@@ -230,7 +230,7 @@ struct Wire {
 }
 
 impl Wire {
-    fn to(edge: FakeEdge) -> Wire {
+    pub fn to(edge: FakeEdge) -> Wire {
         let newest = watch::Sender::new(None::<RoutingTable>);
         let (told, view) = watch::channel(edge.view().borrow().clone());
         let task = tokio::spawn({
