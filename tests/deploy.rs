@@ -76,6 +76,26 @@ fn a_service_is_deployed_routed_rolled_and_rolled_back() {
 /// Edits wait for a deployment, and say so; a rollback brings back the settings of then, and secrets only where they
 /// are asked for (OPEN-3).
 #[test]
+fn two_versions_are_compared_by_what_was_seen_of_them() {
+    let Some(hob) = Hob::start(HOB) else { return };
+    App::pack(&hob, "web:1");
+    App::pack(&hob, "web:2");
+    deploy(&hob, "web:1", "one", &[]);
+    hob.cli(&["route", "add", "shop.example.com/api", "web"]).ok();
+    deploy(&hob, "web:2", "two", &[]);
+    let told = hob.cli(&["diff", "web"]).ok().stdout;
+    assert!(told.contains("+  route: shop.example.com/api"), "{told}");
+    let diff: serde_json::Value = serde_json::from_str(&hob.cli(&["diff", "web", "--json"]).ok().stdout).expect("JSON");
+    let counted = |path: &str| std::path::Path::new(path).exists();
+    if counted("/sys/fs/cgroup/memory") || counted("/sys/fs/cgroup/memory.stat") {
+        for side in ["before", "after"] {
+            let most = diff[side]["memory_peak_bytes"].as_u64();
+            assert!(most > Some(100_000), "the {side} version: {most:?}\n{told}");
+        }
+    }
+}
+
+#[test]
 fn edited_settings_wait_for_a_deployment_and_go_back_with_a_rollback() {
     let Some(hob) = Hob::start(HOB) else { return };
     App::pack(&hob, "web:1");

@@ -52,6 +52,14 @@ impl Runtime for Platform {
         self.live.trial(deployment, self.edge.as_ref())
     }
 
+    async fn memory_peak(&self, instances: &[InstanceId]) -> Option<u64> {
+        let mut most = None;
+        for instance in instances {
+            most = most.max(self.engine.memory_peak(*instance).await);
+        }
+        most
+    }
+
     async fn import_image(&self, archive: ImageArchive, name: Option<String>) -> Result<Vec<ImageInfo>> {
         let name = name.map(|name| reference(&name)).transpose()?;
         let imported = self.images.import_stream(archive, name).await.map_err(image_error)?;

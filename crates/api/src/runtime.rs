@@ -42,6 +42,11 @@ pub trait Runtime: Send + Sync + 'static {
         None
     }
 
+    /// Most memory that one of these instances has had so far, in bytes; nothing where it is not known of any.
+    async fn memory_peak(&self, _instances: &[InstanceId]) -> Option<u64> {
+        None
+    }
+
     /// Takes an OCI image layout or a `docker save` archive, as a tar, into the local store. `name` is the reference
     /// that the image gets; without it the archive's own names are kept.
     async fn import_image(&self, archive: ImageArchive, name: Option<String>) -> Result<Vec<ImageInfo>>;

@@ -116,6 +116,7 @@ async fn those_that_are_gone_are_shown_on_request() {
         id: dead,
         crashed: true,
         exit: serde_json::to_value(exit).ok(),
+        memory_peak: None,
     };
     world.apply(service.parse().expect("an id"), vec![gone]).await;
     let path = format!("/api/services/{service}/instances/");

@@ -5,7 +5,7 @@ use domain::{Behaviour, DeploymentId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{NOON_US, World, digest};
+use crate::world::{ENDED_MEMORY, LIVE_MEMORY, NOON_US, World, digest};
 
 fn image(reference: &str, version: i64) -> ImageInfo {
     ImageInfo {
@@ -239,6 +239,11 @@ async fn two_deployments_are_compared_with_how_they_behaved() {
         .await;
     let service = alice.make_service("web").await;
     let first = world.succeed(&service).await;
+    let domain = alice
+        .make("/api/domains/", json!({"hostname": "shop.example.com"}))
+        .await;
+    let route = json!({"path": "/api", "domain": domain, "service": service});
+    alice.make("/api/routes/", route).await;
     let path = format!("/api/services/{service}/");
     let change = json!({"image": "app:2", "port": 9000, "secret": secret});
     alice.patch(&path, change).await.expect(200);
@@ -282,7 +287,27 @@ async fn two_deployments_are_compared_with_how_they_behaved() {
         .iter()
         .map(|it| &it["what"])
         .collect();
-    assert_eq!(json!(told), json!(["image", "digest", "port", "secret"]));
+    assert_eq!(json!(told), json!(["image", "digest", "port", "secret", "route"]));
+    assert_eq!(
+        diff["changes"][4],
+        json!({"what": "route", "before": null, "after": "shop.example.com/api", "replaces": false})
+    );
+    assert_eq!(
+        (&diff["before"]["routes"], &diff["after"]["routes"]),
+        (&json!([]), &json!(["shop.example.com/api"]))
+    );
+    assert_eq!(diff["before"]["memory_peak_bytes"], ENDED_MEMORY);
+    assert_eq!(diff["after"]["memory_peak_bytes"], LIVE_MEMORY);
+
+    // One that never came to serve has no routes to compare.
+    alice.patch(&path, json!({"image": "app:3"})).await.expect(200);
+    let failed = world.fail(&service, "it crashed").await;
+    let diff = alice
+        .get(&format!("/api/deployments/{second}/diff/{failed}/"))
+        .await
+        .expect(200);
+    assert_eq!(diff["after"]["routes"], Value::Null);
+    assert_eq!(diff["changes"].as_array().expect("changes").len(), 2);
 
     let other = alice.make_service("other").await;
     let other: DeploymentId = world.succeed(&other).await;

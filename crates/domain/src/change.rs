@@ -13,7 +13,7 @@ use crate::{Spec, Strategy, steps};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Change {
     /// `image`, `digest`, `port`, `replicas`, `command`, `release`, `health_check`, `strategy`, `options`, `resources`,
-    /// `config`, `secret` or `restart`.
+    /// `config`, `secret`, `restart` or `route`.
     pub what: &'static str,
     /// The option, the limit, the config or secret key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,6 +75,17 @@ pub fn changes(before: Option<&Spec>, after: &Spec) -> Vec<Change> {
     found.compare_keys("secret", &before.map_or(none, secrets), &secrets(after), true);
     if before.is_some_and(|before| before.restart != after.restart) {
         found.compare("restart", None, Value::Null, Value::Bool(true), true);
+    }
+    found.0
+}
+
+/// Routes that were added or taken away. Each is a hostname and a path.
+pub fn route_changes(before: &[String], after: &[String]) -> Vec<Change> {
+    let mut found = Found::default();
+    let [old, new]: [BTreeSet<&String>; 2] = [before, after].map(|routes| routes.iter().collect());
+    for route in old.symmetric_difference(&new) {
+        let value = |routes: &BTreeSet<&String>| routes.get(route).map_or(Value::Null, json);
+        found.compare("route", None, value(&old), value(&new), false);
     }
     found.0
 }

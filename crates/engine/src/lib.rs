@@ -61,6 +61,12 @@ pub trait Engine: Send + Sync + 'static {
         max_bytes: usize,
     ) -> Result<LogChunk, EngineError>;
 
+    /// Most memory that a running instance has had so far, in bytes; see [`Exit::memory_peak`]. Read when it is asked
+    /// for. Nothing where it is not counted, or there is no such instance.
+    async fn memory_peak(&self, _id: InstanceId) -> Option<u64> {
+        None
+    }
+
     /// What this engine can and cannot do on this machine, for `hob doctor` and `/readyz`.
     async fn diagnose(&self) -> Vec<Finding>;
 }

@@ -79,6 +79,8 @@ pub struct Exit {
     pub start_error: Option<String>,
     /// Microseconds since the epoch, wall clock.
     pub at_us: i64,
+    /// Most memory that it had, in bytes, its files in memory included. Nothing where that is not counted.
+    pub memory_peak: Option<u64>,
     /// The last lines of output, oldest first, at most [`Exit::TAIL_LINES`].
     pub tail: Vec<String>,
 }

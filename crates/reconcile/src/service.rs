@@ -287,8 +287,12 @@ impl Reconciler {
         };
         let wanted = row.is_some_and(|row| row.state == InstanceState::Wanted);
         let crashed = wanted && released.is_none() && unasked;
-        let exit = exit.and_then(|exit| serde_json::to_value(exit).ok());
-        decision.effects.push(Effect::Gone { id, crashed, exit });
+        decision.effects.push(Effect::Gone {
+            id,
+            crashed,
+            memory_peak: exit.as_ref().and_then(|exit| exit.memory_peak),
+            exit: exit.and_then(|exit| serde_json::to_value(exit).ok()),
+        });
         decision
             .effects
             .extend(released.map(|deployment| Effect::Released { deployment }));

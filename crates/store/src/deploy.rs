@@ -5,7 +5,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::db::{Serial, Tx, Value, args, json};
+use crate::db::{Row, Serial, Tx, Value, args, json};
 use crate::ledger::{Actor, Line, count};
 use crate::rows::{Deployment, Service, ServiceKind};
 use crate::trouble::Mutant;
@@ -283,6 +283,9 @@ fn next_step(deployment: &Deployment) -> Result<(u32, usize)> {
 }
 
 async fn succeed(tx: &mut Tx, service: &mut Service, deployment: &Deployment, actor: &Actor) -> Result<()> {
+    if service.kind == ServiceKind::Service {
+        keep_routes(tx, service, deployment.id).await?;
+    }
     let predecessor = service.serving.replace(deployment.id);
     if let Some(predecessor) = predecessor {
         tx.run(sql::DEPLOYMENT_REPLACED, args![deployment.id, predecessor])
@@ -292,6 +295,16 @@ async fn succeed(tx: &mut Tx, service: &mut Service, deployment: &Deployment, ac
     let Some(left_behind) = left_behind else { return Ok(()) };
     let reason = format!("rolled back from, by version {}", deployment.version);
     rollback::mark(tx, service, left_behind, &reason, actor).await.map(drop)
+}
+
+/// Which routes lead to a version when it begins to serve.
+async fn keep_routes(tx: &mut Tx, service: &Service, deployment: DeploymentId) -> Result<()> {
+    let rows = tx.all(sql::ROUTES_THAT_LEAD, args![service.id]).await?;
+    let address = |row: &Row| Ok(format!("{}{}", row.text("hostname")?, row.text("path")?));
+    let routes: Vec<String> = rows.iter().map(address).collect::<Result<_>>()?;
+    tx.run(sql::DEPLOYMENT_SET_ROUTES, args![deployment, json(&routes)?])
+        .await
+        .map(drop)
 }
 
 /// Deletes what retention lets go (OPEN-7): all but the ten highest versions, the serving one, the active one, and

@@ -268,6 +268,8 @@ pub enum Effect {
         id: InstanceId,
         crashed: bool,
         exit: Option<serde_json::Value>,
+        /// Most memory that it had, in bytes, where that is known.
+        memory_peak: Option<u64>,
     },
     /// Passed its health threshold for the first time.
     Healthy { id: InstanceId },

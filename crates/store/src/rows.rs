@@ -4,8 +4,8 @@
 
 use domain::routing::{Receipt, RouteMatch};
 use domain::{
-    AccountId, ApiKeyId, ConfigId, ConfigItemId, Delivery, DeploymentId, DomainId, HealthCheck, InstanceId, ProjectId,
-    Resources, RolloutOptions, RouteId, SecretId, SecretItemId, ServiceId, Spec, Stage, Strategy, Template,
+    AccountId, ApiKeyId, Behaviour, ConfigId, ConfigItemId, Delivery, DeploymentId, DomainId, HealthCheck, InstanceId,
+    ProjectId, Resources, RolloutOptions, RouteId, SecretId, SecretItemId, ServiceId, Spec, Stage, Strategy, Template,
 };
 use serde::Serialize;
 
@@ -32,6 +32,17 @@ pub struct ApiKey {
     pub last_used_at_us: Option<i64>,
     pub expires_at_us: Option<i64>,
     pub revoked_at_us: Option<i64>,
+}
+
+/// What was seen of a deployment. `None`: not known.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Observed {
+    /// By the edge, over all its lives.
+    pub behaviour: Option<Behaviour>,
+    /// The routes that led to it when it began to serve: hostname and path, in order.
+    pub routes: Option<Vec<String>>,
+    /// Most memory that one of its ended instances had, in bytes.
+    pub memory_peak: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

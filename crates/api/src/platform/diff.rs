@@ -5,7 +5,7 @@ use axum::extract::State;
 use domain::change::{self, Change};
 use domain::{Behaviour, DeploymentId, Error, ServiceId, Stage};
 use serde::Serialize;
-use store::{Deployment, Scope};
+use store::{Deployment, InstanceRow, InstanceState, Scope};
 
 use super::caller::Caller;
 use super::deployments::ReceiptView;
@@ -36,6 +36,10 @@ struct Side {
     receipt: ReceiptView,
     /// `null` where the edge has measured nothing.
     behaviour: Option<BehaviourView>,
+    /// Most memory that one of its instances has had; `null` where that is not known.
+    memory_peak_bytes: Option<u64>,
+    /// Those that led to it when it began to serve; `null` where it never did, or that is not known.
+    routes: Option<Vec<String>>,
 }
 
 /// How a version behaved, as the edge measured it.
@@ -72,21 +76,34 @@ pub async fn get(
     if before.service != after.service {
         return Err(Error::refused("These deployments are of two services").into());
     }
-    let changes = change::changes(Some(&before.spec), &after.spec);
+    let mut changes = change::changes(Some(&before.spec), &after.spec);
+    let live = scope.instances(after.service).await?;
+    let service = after.service;
+    let (before, after) = (
+        side(&api, scope, before, &live).await?,
+        side(&api, scope, after, &live).await?,
+    );
+    if let (Some(before), Some(after)) = (&before.routes, &after.routes) {
+        changes.extend(change::route_changes(before, after));
+    }
     Ok(Json(Diff {
-        service: after.service,
-        before: side(&api, scope, before).await?,
-        after: side(&api, scope, after).await?,
+        service,
+        before,
+        after,
         changes,
     }))
 }
 
-async fn side(api: &ApiState, scope: &Scope, deployment: Deployment) -> Reply<Side> {
+async fn side(api: &ApiState, scope: &Scope, deployment: Deployment, rows: &[InstanceRow]) -> Reply<Side> {
     let image = match &deployment.spec.digest {
         Some(digest) => api.runtime.image(digest).await?,
         None => None,
     };
-    let behaviour = scope.behaviour(deployment.id).await?;
+    let observed = scope.observed(deployment.id).await?;
+    let live = rows
+        .iter()
+        .filter(|row| row.deployment == deployment.id && row.state != InstanceState::Gone);
+    let live: Vec<_> = live.map(|row| row.id).collect();
     Ok(Side {
         deployment: deployment.id,
         version: deployment.version,
@@ -96,6 +113,8 @@ async fn side(api: &ApiState, scope: &Scope, deployment: Deployment) -> Reply<Si
         image: deployment.spec.image,
         digest: deployment.spec.digest,
         size_bytes: image.map(|image| image.size_bytes),
-        behaviour: behaviour.as_ref().map(BehaviourView::from),
+        behaviour: observed.behaviour.as_ref().map(BehaviourView::from),
+        memory_peak_bytes: observed.memory_peak.max(api.runtime.memory_peak(&live).await),
+        routes: observed.routes,
     })
 }

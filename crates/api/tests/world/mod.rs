@@ -14,8 +14,8 @@ use store::{OpenOptions, RootKey, Store};
 use tokio::sync::watch;
 
 pub use actor::{Actor, Answer};
-pub use rollouts::digest;
-pub use runtime::FakeRuntime;
+pub use rollouts::{ENDED_MEMORY, digest};
+pub use runtime::{FakeRuntime, LIVE_MEMORY};
 
 /// 2024-10-15T12:00:00Z, the documents' favourite moment.
 pub const NOON_US: i64 = 1_728_993_600_000_000;

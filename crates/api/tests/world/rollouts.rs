@@ -6,6 +6,8 @@ use uuid::Uuid;
 
 use super::World;
 
+/// Most memory that instances had that are replaced, in bytes.
+pub const ENDED_MEMORY: u64 = 5_000_000;
 const LEASE_TTL_US: i64 = 3_600_000_000;
 
 /// What the image of a version is found to be; another one for each.
@@ -28,6 +30,7 @@ impl World {
                 id: row.id,
                 crashed: false,
                 exit: None,
+                memory_peak: Some(ENDED_MEMORY),
             });
         }
         for _ in 0..active.spec.instances {

@@ -8,7 +8,7 @@ use super::plan::{Change, differences};
 use crate::environment::Environment;
 use crate::error::{Result, Trouble};
 use crate::find::Found;
-use crate::model::{self, Deployment, Receipt};
+use crate::model::{self, Behaviour, Deployment, Receipt};
 use crate::screen::Screen;
 use crate::session::Session;
 use crate::text;
@@ -53,13 +53,10 @@ struct Side {
     #[serde(default)]
     receipt: Receipt,
     behaviour: Option<Behaviour>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Behaviour {
-    error_rate: f64,
-    p50_ms: Option<f64>,
-    p95_ms: Option<f64>,
+    #[serde(default)]
+    memory_peak_bytes: Option<u64>,
+    #[serde(default)]
+    routes: Option<Vec<String>>,
 }
 
 impl Diff {
@@ -143,6 +140,13 @@ fn told(name: &str, document: &Document) -> String {
             quantile(before.behaviour.as_ref().and_then(|seen| seen.p95_ms)),
             quantile(after.behaviour.as_ref().and_then(|seen| seen.p95_ms)),
         ],
+        row("most memory", |side| {
+            side.memory_peak_bytes.map(text::size).unwrap_or_default()
+        }),
+        row("routes", |side| match &side.routes {
+            Some(routes) => routes.len().to_string(),
+            None => "not known".to_owned(),
+        }),
     ];
     let (a, b) = (
         format!("VERSION {}", before.version),
@@ -166,6 +170,8 @@ mod tests {
                 "deployment": "d", "version": version, "image": format!("web:{version}"), "size_bytes": size,
                 "digest": format!("sha256:{}", format!("{version:02x}").repeat(32)), "stage": "succeeded",
                 "deployed_at": "2026-01-02T03:04:05Z", "behaviour": behaviour,
+                "memory_peak_bytes": if version == 7 { json!(9_437_184) } else { Value::Null },
+                "routes": if version == 7 { json!(["shop.example.com/"]) } else { Value::Null },
                 "receipt": { "ok": 1_000 * version, "failed_by_hob": 0, "failed_by_app": version },
             })
         };

@@ -159,6 +159,17 @@ pub fn killed_for_memory(group: &Path) -> bool {
     })
 }
 
+/// Most memory that the group has had at once, in bytes; nothing where that is not counted.
+pub fn memory_peak(group: &Path) -> Option<u64> {
+    let file = if is_v2() {
+        "memory.peak"
+    } else {
+        "memory.max_usage_in_bytes"
+    };
+    let read = |hierarchy: PathBuf| fs::read_to_string(hierarchy.join(relative(group)).join(file)).ok();
+    hierarchies().into_iter().find_map(read)?.trim().parse().ok()
+}
+
 /// Kills whatever is in the group, and waits shortly until nothing is.
 pub fn kill(group: &Path) -> io::Result<()> {
     for hierarchy in hierarchies() {

@@ -107,6 +107,12 @@ impl Engine for Embedded {
         })
     }
 
+    async fn memory_peak(&self, id: InstanceId) -> Option<u64> {
+        let home = self.inner.home(id);
+        let group = blocking(move || Ok(home.record()?.and_then(|record| record.cgroup)));
+        cgroup::memory_peak(&group.await.ok()??)
+    }
+
     async fn diagnose(&self) -> Vec<Finding> {
         let mut findings = self.inner.host.findings();
         findings.extend_from_slice(self.inner.network.findings());

@@ -331,6 +331,37 @@ async fn memory_beyond_the_limit_is_recognised_as_the_reason_of_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_most_memory_that_an_instance_had_is_known_while_it_runs_and_afterwards() {
+    const HELD: u64 = 20_000_000;
+    if !can_run() {
+        return;
+    }
+    let world = World::new().await;
+    let engine = &world.engine;
+    // `tail` has to keep one endless line, and is gone when the program sleeps.
+    let id = world
+        .run(&format!(
+            "head -c {HELD} /dev/zero | tail -n 1 > /dev/null; exec sleep 1000"
+        ))
+        .await;
+    world.running(id).await;
+    if engine.memory_peak(id).await.is_none() {
+        println!("SKIPPED: memory is not counted here");
+        world.close().await;
+        return;
+    }
+    eventually("it has held that much", async || {
+        engine.memory_peak(id).await.filter(|most| *most > HELD)
+    })
+    .await;
+    engine.stop(id, Duration::ZERO).await.expect("stops");
+    let exit = world.exited(id).await;
+    assert!(exit.memory_peak > Some(HELD), "{exit:?}");
+    assert_eq!(engine.memory_peak(id).await, None, "its groups are gone");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_more_processes_than_allowed_are_made() {
     if !can_run() {
         return;

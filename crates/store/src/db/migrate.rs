@@ -78,6 +78,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/0011_positions_of_all.sql"),
         include_str!("../../migrations/0011_positions_of_all.sql"),
     ),
+    (
+        12,
+        "observed",
+        include_str!("../../migrations/0012_observed.sql"),
+        include_str!("../../migrations/0012_observed.sql"),
+    ),
 ];
 
 /// Brings a SQLite database up to date, each step wholly or not at all.

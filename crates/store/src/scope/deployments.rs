@@ -8,7 +8,7 @@ use crate::db::{Tx, args};
 use crate::input::{ListQuery, Page, RollbackRequest};
 use crate::ledger::{Line, count};
 use crate::list::{self, Count};
-use crate::rows::{Deployment, JournalEntry, Service};
+use crate::rows::{Deployment, JournalEntry, Observed, Service};
 use crate::{check, deploy, read, rollback, sql};
 
 /// Which deployment a command is for.
@@ -212,13 +212,19 @@ impl Scope {
         self.moved(tx, service, deployment.id).await
     }
 
-    /// What the edge has seen of a deployment, over all its lives; `None` when it has seen nothing yet.
-    pub async fn behaviour(&self, deployment: DeploymentId) -> Result<Option<Behaviour>> {
+    /// What was seen of a deployment until now.
+    pub async fn observed(&self, deployment: DeploymentId) -> Result<Observed> {
         let mut tx = self.read().await?;
         self.visible(&mut tx, sql::DEPLOYMENT, "deployment", deployment).await?;
         let rows = tx.all(sql::BEHAVIOURS, args![deployment]).await?;
         let seen: Vec<Behaviour> = rows.iter().map(|row| row.json("counts")).collect::<Result<_>>()?;
-        ended(tx, seen.into_iter().reduce(|all, one| all.plus(&one))).await
+        let row = tx.one(sql::OBSERVED, args![deployment]).await?;
+        let observed = Observed {
+            behaviour: seen.into_iter().reduce(|all, one| all.plus(&one)),
+            routes: row.json_or_null("routes")?,
+            memory_peak: row.number_or_null("memory_peak")?,
+        };
+        ended(tx, observed).await
     }
 
     /// What happened to a deployment, oldest first, from after `after_seq` (0 for all) on.

@@ -80,6 +80,12 @@ statements! {
         join deployment d on d.id = n.deployment where d.service = $1";
     DIGESTS = "select distinct digest from deployment where digest is not null";
 
+    DEPLOYMENT_SET_ROUTES = "update deployment set routes = $2 where id = $1";
+    DEPLOYMENT_RAISE_MEMORY = "update deployment set memory_peak = $3
+        where id = (select deployment from instance where id = $1 and service = $2)
+            and (memory_peak is null or memory_peak < $3)";
+    OBSERVED = "select routes, memory_peak from deployment where id = $1";
+
     BEHAVIOUR = "select counts from behaviour where deployment = $1 and edge_boot = $2";
     BEHAVIOURS = "select counts from behaviour where deployment = $1 order by edge_boot";
     BEHAVIOUR_SET = "insert into behaviour (deployment, edge_boot, counts) values ($1, $2, $3)

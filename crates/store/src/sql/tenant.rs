@@ -103,6 +103,8 @@ statements! {
         updated_at_us = $7 where id = $1";
     ROUTE_DELETE = "delete from route where id = $1";
     ROUTES_OF_SERVICE = "select id, project, service, created_at_us from route where service = $1";
+    ROUTES_THAT_LEAD = "select o.hostname, r.path from route r join domain o on o.id = r.domain
+        where r.service = $1 and r.enabled order by o.hostname, r.path";
     ROUTES_OF_DOMAIN = "select id, project, service, created_at_us from route where domain = $1";
 
     CONFIG_ITEM = concat!("select ", config_item!(), " from config_item i where i.config = $1 and i.id = $2");

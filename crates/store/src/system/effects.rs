@@ -198,7 +198,12 @@ async fn perform(tx: &mut Tx, service: &mut Service, effect: &Effect, actor: &Ac
             )
             .await
         }
-        Effect::Gone { id, crashed, exit } => {
+        Effect::Gone {
+            id,
+            crashed,
+            exit,
+            memory_peak,
+        } => {
             let text = exit.as_ref().map(ToString::to_string);
             if tx
                 .run(sql::INSTANCE_GONE, args![*id, service.id, now_us, *crashed, text])
@@ -206,6 +211,11 @@ async fn perform(tx: &mut Tx, service: &mut Service, effect: &Effect, actor: &Ac
                 == 0
             {
                 return Ok(());
+            }
+            if let Some(bytes) = memory_peak {
+                let bytes = i64::try_from(*bytes).unwrap_or(i64::MAX);
+                tx.run(sql::DEPLOYMENT_RAISE_MEMORY, args![*id, service.id, bytes])
+                    .await?;
             }
             let reason = if *crashed {
                 "instance ended by itself"

@@ -332,6 +332,7 @@ impl Actor<'_> {
             id: row.id,
             crashed: false,
             exit: None,
+            memory_peak: None,
         };
         let mut effects: Vec<_> = state.instances.iter().map(gone).collect();
         effects.push(Effect::Purge);

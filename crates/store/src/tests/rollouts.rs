@@ -1,9 +1,9 @@
 //! What happens to a deployment on its way: steps, pauses, release commands, going back by itself.
 
-use domain::{Advance, Behaviour, RolloutOptions, Stage, Step, Strategy};
+use domain::{Advance, Behaviour, RolloutOptions, Stage, Step, Strategy, Template};
 use uuid::Uuid;
 
-use super::bed::{image, message, stage, web};
+use super::bed::{image, instance, message, stage, web};
 use super::{World, both};
 use crate::*;
 
@@ -175,6 +175,27 @@ both! {
         assert_eq!(back.step as usize, back.spec.options.steps(Strategy::Canary).len());
     }
 
+    async fn what_was_seen_of_a_version_outlives_its_instances(world: World) {
+        let me = world.tenant("me").await;
+        let (service, first) = me.create_service(web("web")).await.unwrap();
+        let domain = me.create_domain("shop.example.com", None).await.unwrap();
+        let route = |path: &str| NewRoute { domain: domain.id, path: path.into(), service: service.id, enabled: true };
+        me.create_route(route("/")).await.unwrap();
+        assert_eq!(me.observed(first.id).await.unwrap(), Observed::default());
+        world.finish(&first, Stage::Succeeded).await;
+        me.create_route(route("/api")).await.unwrap();
+        let told = me.observed(first.id).await.unwrap();
+        assert_eq!(told.routes, Some(vec!["shop.example.com/".to_owned()]), "those of when it began to serve");
+        assert_eq!(told.memory_peak, None);
+        for (bytes, most) in [(None, None), (Some(30), Some(30)), (Some(70), Some(70)), (Some(50), Some(70))] {
+            let id = instance();
+            let add = Effect::AddInstance { id, deployment: first.id, template: Template("t".into()) };
+            let gone = Effect::Gone { id, crashed: false, exit: None, memory_peak: bytes };
+            world.apply(service.id, vec![add, gone]).await.unwrap();
+            assert_eq!(me.observed(first.id).await.unwrap().memory_peak, most);
+        }
+    }
+
     async fn behaviour_is_kept_for_each_life_of_the_edge_and_read_as_one(world: World) {
         let me = world.tenant("me").await;
         let (_, first) = me.create_service(web("web")).await.unwrap();
@@ -183,13 +204,13 @@ both! {
             behaviour.latency[3] = requests;
             behaviour
         };
-        assert_eq!(me.behaviour(first.id).await.unwrap(), None);
+        assert_eq!(me.observed(first.id).await.unwrap().behaviour, None);
         let (boot, next) = (Uuid::now_v7(), Uuid::now_v7());
         let unknown = domain::DeploymentId(Uuid::now_v7());
         for (boot, requests) in [(boot, 10), (boot, 30), (boot, 20), (next, 5)] {
             world.system().add_behaviours(boot, &[(unknown, seen(1)), (first.id, seen(requests))]).await.unwrap();
         }
-        let all = me.behaviour(first.id).await.unwrap().unwrap();
+        let all = me.observed(first.id).await.unwrap().behaviour.unwrap();
         assert_eq!((all.requests, all.failed, all.latency[3]), (35, 2, 35));
     }
 }

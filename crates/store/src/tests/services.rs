@@ -219,7 +219,7 @@ both! {
         assert!(world.state(service.id).await.service.deleting);
         assert!(world.system().edge_entries().await.unwrap().is_empty());
         assert!(matches!(world.apply(service.id, vec![Effect::Purge]).await.unwrap_err().kind, Kind::Conflict(_)));
-        let gone = Effect::Gone { id: live, crashed: false, exit: None };
+        let gone = Effect::Gone { id: live, crashed: false, exit: None, memory_peak: None };
         world.apply(service.id, vec![gone, Effect::Purge]).await.unwrap();
         assert!(world.system().load(&[service.id]).await.unwrap().is_empty());
         assert!(matches!(world.apply(service.id, vec![Effect::SetRunning { count: 0 }]).await.unwrap_err().kind, Kind::Conflict(_)));
@@ -244,7 +244,7 @@ both! {
         assert_eq!(state.active.as_ref().map(|it| it.id), Some(first.id));
         let exit = serde_json::json!({ "code": 3, "tail": ["nul \u{0} and ünï"] });
         for id in &ids {
-            let gone = Effect::Gone { id: *id, crashed: true, exit: Some(exit.clone()) };
+            let gone = Effect::Gone { id: *id, crashed: true, exit: Some(exit.clone()), memory_peak: None };
             world.apply(service.id, vec![gone.clone(), gone]).await.unwrap();
         }
         let state = world.state(service.id).await;

@@ -71,7 +71,7 @@ both! {
             ("continue", kind(theirs.continue_rollout(service.id).await)),
             ("pause", kind(theirs.pause(service.id).await)),
             ("resume", kind(theirs.resume(service.id).await)),
-            ("behaviour", kind(theirs.behaviour(deployment.id).await)),
+            ("observed", kind(theirs.observed(deployment.id).await)),
             ("deployment", kind(theirs.deployment(deployment.id).await)),
             ("version", kind(theirs.deployment_by_version(service.id, 1).await)),
             ("rollback", kind(theirs.rollback(deployment.id, RollbackRequest::default()).await)),

@@ -403,6 +403,8 @@ fn diff() -> Value {
             ("deployed_at", time()),
             ("receipt", named("Receipt")),
             ("behaviour", or_null(behaviour.clone())),
+            ("memory_peak_bytes", or_null(count())),
+            ("routes", or_null(list_of(text()))),
         ])
     };
     object(vec![

@@ -191,11 +191,13 @@ fn supervise(home: &Home, order: LaunchOrder) -> Exit {
         }
     };
     let out_of_memory = cgroup.as_deref().is_some_and(cgroup::killed_for_memory);
+    let memory_peak = cgroup.as_deref().and_then(cgroup::memory_peak);
     if let Some(cgroup) = &cgroup {
         cgroup::remove(cgroup);
     }
     // Only a kill can be the kernel's doing: a program that caught an allocation failure and left by itself was not.
     Exit {
+        memory_peak,
         out_of_memory: out_of_memory && (exit.signal == Some(libc::SIGKILL) || exit.code == Some(137)),
         ..exit
     }
