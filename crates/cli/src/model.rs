@@ -180,6 +180,33 @@ impl Rollout {
     }
 }
 
+/// How the deployments of a service ended, those that are not kept any more included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Outcomes {
+    pub succeeded: u64,
+    pub failed: u64,
+    pub canceled: u64,
+    pub superseded: u64,
+    pub rolled_back: u64,
+}
+
+impl Outcomes {
+    /// Those that there are; nothing before the first end.
+    pub fn told(&self) -> Option<String> {
+        let all = [
+            (self.succeeded, "succeeded"),
+            (self.failed, "failed"),
+            (self.canceled, "canceled"),
+            (self.superseded, "superseded"),
+            (self.rolled_back, "rolled back"),
+        ];
+        let told = all.into_iter().filter(|(n, _)| *n > 0);
+        let told: Vec<String> = told.map(|(n, end)| format!("{n} {end}")).collect();
+        (!told.is_empty()).then(|| format!("{} (deployments of all time)", told.join(", ")))
+    }
+}
+
 /// Instances by state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]

@@ -32,7 +32,7 @@ struct Mark {
 impl EvidenceBook {
     /// Notes where the deployments of a service stand now. Nothing is kept of those that nobody will ask about.
     pub fn note(&self, state: &ServiceState, edge: &dyn EdgePort, now: Instant) {
-        let known = self.marks().remove(&state.service.id).unwrap_or_default();
+        let known = self.marks().get(&state.service.id).cloned().unwrap_or_default();
         let active = state.active.as_ref().filter(|active| is_observed(active));
         let serving = state.serving.as_ref().filter(|_| active.is_none());
         // A success is watched from where its rollout was seen to end.
@@ -53,8 +53,11 @@ impl EvidenceBook {
             }
         });
         let marks: Vec<Mark> = marks.collect();
+        // At once, not by way of none: others read the book meanwhile.
         if !marks.is_empty() {
             self.marks().insert(state.service.id, marks);
+        } else if !known.is_empty() {
+            self.marks().remove(&state.service.id);
         }
     }
 

@@ -64,8 +64,9 @@ impl Live {
     /// What the edge has seen of a version that stands at a step, or is watched after its success, beside the version
     /// before it. Counted when it is asked for; [`Live::changes`] does not tell of it.
     pub fn trial(&self, deployment: &Deployment, edge: &dyn EdgePort) -> Option<Trial> {
-        let stands = deployment.at_step || deployment.stage == Stage::Succeeded;
-        stands.then(|| self.evidence.trial(deployment, edge, Instant::now()))?
+        let trial = self.evidence.trial(deployment, edge, Instant::now())?;
+        let watched = deployment.stage == Stage::Succeeded && trial.lasts < deployment.spec.options.watch();
+        (deployment.at_step || watched).then_some(trial)
     }
 
     /// All live instances of all services.

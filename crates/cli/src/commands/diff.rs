@@ -143,9 +143,9 @@ fn told(name: &str, document: &Document) -> String {
         row("most memory", |side| {
             side.memory_peak_bytes.map(text::size).unwrap_or_default()
         }),
-        row("routes", |side| match &side.routes {
-            Some(routes) => routes.len().to_string(),
-            None => "not known".to_owned(),
+        row("routes", |side| {
+            let routes = side.routes.as_ref().map(|routes| routes.len().to_string());
+            routes.unwrap_or_default()
         }),
     ];
     let (a, b) = (

@@ -9,7 +9,7 @@ use super::ps;
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::find::{Found, Kind};
-use crate::model::{self, Deployment, Instance, Rollout};
+use crate::model::{self, Deployment, Instance, Outcomes, Rollout};
 use crate::progress;
 use crate::screen::Screen;
 use crate::session::Session;
@@ -48,6 +48,7 @@ struct Detail {
     serving: Option<Deployment>,
     last: Option<Deployment>,
     rollout: Option<Rollout>,
+    outcomes: Outcomes,
     instances: Vec<Instance>,
 }
 
@@ -70,9 +71,11 @@ impl Session<'_> {
             Some(_) => self.client.get(&found.path("rollout/")).await?,
             None => Value::Null,
         };
+        let outcomes = self.client.get(&found.path("outcomes/")).await?;
         if self.screen.is_json() {
             return self.screen.document(&json!({
                 "service": found.document, "urls": urls, "instances": instances["results"], "rollout": rollout,
+                "outcomes": outcomes,
             }));
         }
         let detail = Detail {
@@ -86,6 +89,7 @@ impl Session<'_> {
             } else {
                 Some(model::read(&rollout)?)
             },
+            outcomes: model::read(&outcomes)?,
             instances: instances["results"]
                 .as_array()
                 .into_iter()
@@ -195,6 +199,9 @@ impl Detail {
             }
             _ => {}
         }
+        if let Some(ends) = self.outcomes.told() {
+            add("so far", ends);
+        }
         if let Some(why) = &service.frozen {
             add(
                 "frozen",
@@ -254,6 +261,11 @@ mod tests {
             serving: Some(model::read(&deployment).unwrap()),
             last: None,
             rollout: Some(model::read(&rollout).unwrap()),
+            outcomes: Outcomes {
+                succeeded: 41,
+                failed: 2,
+                ..Outcomes::default()
+            },
             instances: vec![model::read(&instance).unwrap()],
         };
         check("status_of_one.txt", &detail.text(now()));

@@ -249,6 +249,10 @@ impl State {
                 let newest_first: Vec<&Value> = self.deployments.iter().rev().collect();
                 (200, json!({ "count": 0, "next": null, "results": newest_first }))
             }
+            ("GET", [.., "outcomes"]) => (
+                200,
+                json!({ "succeeded": 3, "failed": 1, "canceled": 0, "superseded": 0, "rolled_back": 0 }),
+            ),
             ("GET", ["api", "services", _, "instances"]) => {
                 let exit = json!({ "code": 3, "text": "exit code 3", "tail": ["no database"] });
                 let last = self.deployments.last().cloned().unwrap_or_default();

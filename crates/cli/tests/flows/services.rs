@@ -1,7 +1,7 @@
 //! Services by their name: routes, output, removal.
 
 use cli::Outcome;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{environment, run, says};
 use crate::fake::{Fake, Script};
@@ -23,6 +23,16 @@ async fn a_name_that_is_unknown_is_answered_with_the_nearest() {
     let ran = run(&environment(&fake), "hob deploy wbe --instances 2").await;
     assert_eq!(ran.outcome, Outcome::Usage);
     says(&ran.err, &["no service wbe yet", "hob deploy wbe --image"]);
+}
+
+#[tokio::test]
+async fn how_all_deployments_of_a_service_ended_is_told() {
+    let fake = Fake::start(Script::Succeeds).await.with_service("web", 1);
+    let ran = run(&environment(&fake), "hob status web").await;
+    says(&ran.out, &["so far", "3 succeeded, 1 failed (deployments of all time)"]);
+    let ran = run(&environment(&fake), "hob status web --json").await;
+    let told: Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(told["outcomes"]["succeeded"], 3);
 }
 
 #[tokio::test]

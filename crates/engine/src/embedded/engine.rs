@@ -109,8 +109,11 @@ impl Engine for Embedded {
 
     async fn memory_peak(&self, id: InstanceId) -> Option<u64> {
         let home = self.inner.home(id);
-        let group = blocking(move || Ok(home.record()?.and_then(|record| record.cgroup)));
-        cgroup::memory_peak(&group.await.ok()??)
+        let read = blocking(move || {
+            let group = home.record()?.and_then(|record| record.cgroup);
+            Ok(group.as_deref().and_then(cgroup::memory_peak))
+        });
+        read.await.ok()?
     }
 
     async fn diagnose(&self) -> Vec<Finding> {
