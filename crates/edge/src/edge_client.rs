@@ -1,6 +1,6 @@
 //! The control plane's end of the control socket: publish the newest table, see what became of it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -89,8 +89,7 @@ impl Receipts {
 pub struct EdgeClient {
     dir: Arc<PathBuf>,
     wanted: Arc<watch::Sender<Option<Arc<RoutingTable>>>>,
-    /// Instances to cut. Kept until the edge reports them idle, so that a new connection says it again.
-    to_cut: Arc<watch::Sender<BTreeSet<InstanceId>>>,
+    to_cut: Arc<watch::Sender<Cuts>>,
     receipts_asked: Arc<watch::Sender<u64>>,
     view: watch::Receiver<EdgeView>,
     receipts: watch::Receiver<Receipts>,
@@ -164,10 +163,9 @@ impl EdgeClient {
     /// The drain deadline of these instances has passed: what is still with them is cut, as soon as the edge can be
     /// told. Has no effect on those that are in the edge's table.
     pub fn close_busy(&self, instances: impl IntoIterator<Item = InstanceId>) {
-        let instances: BTreeSet<_> = instances.into_iter().collect();
-        if !instances.is_empty() {
-            self.to_cut.send_modify(|to_cut| to_cut.extend(instances));
-        }
+        let newest = self.wanted.borrow().as_ref().map_or(0, |table| table.epoch);
+        self.to_cut
+            .send_modify(|cuts| cuts.extend(instances.into_iter().map(|instance| (instance, newest))));
     }
 
     /// Duplicates of the edge's sockets.
@@ -221,11 +219,15 @@ pub async fn running_edge(dir: &Path) -> io::Result<i32> {
         .ok_or_else(|| io::Error::other("the edge is in another pid namespace"))
 }
 
+/// Instances to cut, with the newest epoch that was published when that was asked for. Kept until the edge reports them
+/// idle, so that a new connection says it again.
+type Cuts = BTreeMap<InstanceId, u64>;
+
 /// The client's task.
 struct Link {
     dir: Arc<PathBuf>,
     wanted: watch::Receiver<Option<Arc<RoutingTable>>>,
-    to_cut: Arc<watch::Sender<BTreeSet<InstanceId>>>,
+    to_cut: Arc<watch::Sender<Cuts>>,
     receipts_asked: watch::Receiver<u64>,
     view: watch::Sender<EdgeView>,
     receipts: watch::Sender<Receipts>,
@@ -261,7 +263,7 @@ impl Link {
         self.take(hello)?;
         let mut published = 0;
         let mut to_cut = self.to_cut.subscribe();
-        to_cut.mark_changed();
+        let mut told_to_cut = BTreeSet::new();
         loop {
             // Whatever is newer than what the edge has is sent once per connection; the answer may be late or never.
             let next = self.wanted.borrow_and_update().clone();
@@ -270,18 +272,20 @@ impl Link {
                 published = table.epoch;
                 protocol::write(&mut writer, &ToEdgeRef::Table(&table)).await?;
             }
+            to_cut.mark_unchanged();
+            let due = self.due_cuts();
+            if !due.is_subset(&told_to_cut) {
+                let instances = due.iter().copied().collect();
+                protocol::write(&mut writer, &ToEdge::CloseBusy { instances }).await?;
+            }
+            told_to_cut = due;
             tokio::select! {
                 frame = frames.recv() => match frame {
                     Some(frame) => self.take(frame)?,
                     None => return Err(pump.await.unwrap_or_else(io::Error::other)),
                 },
                 changed = self.wanted.changed() => if changed.is_err() { return Ok(()) },
-                Ok(()) = to_cut.changed() => {
-                    let instances: Vec<_> = to_cut.borrow_and_update().iter().copied().collect();
-                    if !instances.is_empty() {
-                        protocol::write(&mut writer, &ToEdge::CloseBusy { instances }).await?;
-                    }
-                }
+                Ok(()) = to_cut.changed() => {}
                 Ok(()) = self.receipts_asked.changed() => {
                     self.receipts_asked.mark_unchanged();
                     protocol::write(&mut writer, &ToEdge::Receipts).await?;
@@ -302,7 +306,7 @@ impl Link {
                 if version != protocol::VERSION {
                     return Err(io::Error::other(format!("the edge speaks version {version}")));
                 }
-                self.settled(&busy);
+                self.settled(epoch, &busy);
                 let busy = busy.into_iter().collect();
                 let (boot, pid) = (Some(edge_boot), Some(pid));
                 let view = EdgeView {
@@ -316,7 +320,7 @@ impl Link {
                 self.view.send_replace(view);
             }
             FromEdge::Ack { epoch, busy } => {
-                self.settled(&busy);
+                self.settled(epoch, &busy);
                 self.view.send_modify(|view| {
                     view.acked_epoch = epoch;
                     view.busy = busy.into_iter().collect();
@@ -328,7 +332,7 @@ impl Link {
                 self.view.send_modify(|view| view.refused = Some((epoch, reason)));
             }
             FromEdge::Busy { busy } => {
-                self.settled(&busy);
+                self.settled(self.view.borrow().acked_epoch, &busy);
                 self.view.send_modify(|view| view.busy = busy.into_iter().collect());
             }
             FromEdge::Receipts {
@@ -344,12 +348,23 @@ impl Link {
         Ok(())
     }
 
-    /// Whoever is not busy any more needs not be cut.
-    fn settled(&self, busy: &Busy) {
-        self.to_cut.send_if_modified(|to_cut| {
-            to_cut.retain(|instance| busy.contains_key(instance));
+    /// Whoever is not busy in the table that was the newest one then, or in a later one, needs not be cut.
+    fn settled(&self, acked_epoch: u64, busy: &Busy) {
+        self.to_cut.send_if_modified(|cuts| {
+            cuts.retain(|instance, asked_at| *asked_at > acked_epoch || busy.contains_key(instance));
             false
         });
+    }
+
+    /// Those that the edge says are busy, in a table that is not older than the wish: before that it would take them for
+    /// routed, and do nothing.
+    fn due_cuts(&self) -> BTreeSet<InstanceId> {
+        let view = self.view.borrow();
+        let cuts = self.to_cut.borrow();
+        let due = cuts
+            .iter()
+            .filter(|(instance, asked_at)| **asked_at <= view.acked_epoch && view.busy.contains_key(*instance));
+        due.map(|(instance, _)| *instance).collect()
     }
 }
 

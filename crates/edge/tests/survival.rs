@@ -2,7 +2,6 @@
 
 mod rig;
 
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,94 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use domain::routing::RoutingTable;
-use edge::{EdgeArgs, EdgeClient, EdgeCommand, Limits, Supervision, supervise};
-use rig::{App, Conn, EndWithTest, PATIENCE, get, service, wait_for};
+use edge::{EdgeArgs, EdgeClient, EdgeCommand, Limits, Supervision};
+use rig::plane::{Plane, anywhere, kill};
+use rig::{App, Conn, PATIENCE, get, service, wait_for};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
-/// A control plane's hold on an edge process.
-struct Plane {
-    client: EdgeClient,
-    report: watch::Receiver<Supervision>,
-    supervisor: JoinHandle<std::io::Result<()>>,
-    _end: Option<EndWithTest>,
-}
-
-impl Plane {
-    fn start(dir: &Path, listen: SocketAddr) -> Plane {
-        let args = EdgeArgs {
-            dir: dir.to_owned(),
-            workers: 2,
-            ..EdgeArgs::default()
-        };
-        let program = env!("CARGO_BIN_EXE_hob-edge").into();
-        let command = EdgeCommand {
-            program,
-            leading: Vec::<OsString>::new(),
-            listen: vec![listen],
-            args,
-        };
-        let (report, watch) = watch::channel(Supervision::default());
-        Plane::supervising(command, report, watch)
-    }
-
-    fn supervising(
-        command: EdgeCommand,
-        report: watch::Sender<Supervision>,
-        watch: watch::Receiver<Supervision>,
-    ) -> Plane {
-        let client = EdgeClient::new(command.args.dir.clone());
-        let supervisor = tokio::spawn(supervise(command, report));
-        let end = EndWithTest {
-            supervisor: supervisor.abort_handle(),
-            report: watch.clone(),
-        };
-        Plane {
-            client,
-            report: watch,
-            supervisor,
-            _end: Some(end),
-        }
-    }
-
-    /// This control plane dies; its edge does not.
-    fn die(mut self) {
-        self.supervisor.abort();
-        std::mem::forget(self._end.take());
-    }
-
-    async fn report(&mut self, wanted: impl FnMut(&Supervision) -> bool) -> Supervision {
-        let found = tokio::time::timeout(PATIENCE, self.report.wait_for(wanted)).await;
-        found.expect("the supervisor gets there").expect("it lives").clone()
-    }
-
-    async fn publish(&self, table: RoutingTable) {
-        let epoch = table.epoch;
-        self.client.publish(table);
-        let mut watch = self.client.watch();
-        let acked = tokio::time::timeout(PATIENCE, watch.wait_for(|view| view.acked_epoch == epoch)).await;
-        acked.expect("acknowledged in time").expect("alive");
-    }
-
-    /// Waits until there is an edge again, and ends it.
-    async fn end(mut self) {
-        self.report(|report| report.pid.is_some()).await;
-    }
-}
-
-fn kill(pid: i32, signal: i32) {
-    // SAFETY: takes numbers. The process is one that a test has started.
-    assert_eq!(
-        unsafe { libc::kill(pid, signal) },
-        0,
-        "{}",
-        std::io::Error::last_os_error()
-    );
-}
-
-fn anywhere() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
-}
 
 fn one_app(app: &App) -> RoutingTable {
     RoutingTable {
@@ -231,7 +146,7 @@ async fn a_restarted_edge_serves_the_older_table_when_the_newest_file_is_torn() 
         client,
         supervisor: _,
         report: _,
-        _end,
+        end: _end,
     } = plane;
     drop(client);
     // The two files are written in turns.
@@ -247,7 +162,7 @@ async fn a_restarted_edge_serves_the_older_table_when_the_newest_file_is_torn() 
 }
 
 #[tokio::test]
-async fn sigterm_lets_requests_finish_and_the_process_end() {
+async fn sigterm_lets_requests_finish_and_the_processend() {
     let home = tempfile::tempdir().unwrap();
     let app = App::http(|_| async {
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,5 +1,7 @@
-//! What every [`Engine`] must do, as one suite: run against the fake one here, and against a real one by its own tests,
-//! so that what is proven with the fake holds for the real one.
+//! What every [`Engine`] and every edge must do, as one suite for each: run against the fake ones here, and against real
+//! ones by their own tests, so that what is proven with the fakes holds for the real ones.
+
+mod edge;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use domain::{HealthCheck, InstanceId};
 use engine::{Engine, EngineError, Exit, InstanceSpec, InstanceStatus, Phase};
 use tokio::time::Instant;
+
+pub use edge::{EdgeSubject, check_edge};
 
 /// Longest wait for something that an engine does by itself.
 const SOON: Duration = Duration::from_secs(20);

@@ -43,6 +43,8 @@ struct State {
     /// Requests that go to each routed instance at any time, and how long they last after it leaves the table.
     load: Option<(u64, Duration)>,
     held: BTreeMap<InstanceId, u64>,
+    /// To be cut once this table or a later one is served, unless that routes them.
+    cuts: BTreeMap<InstanceId, u64>,
     behaviours: BTreeMap<DeploymentId, Behaviour>,
     boots: u128,
     down: bool,
@@ -50,6 +52,17 @@ struct State {
     routed_ever: BTreeSet<InstanceId>,
     emptiest: Option<usize>,
     fullest: usize,
+}
+
+impl State {
+    fn cut(&mut self) {
+        let due = self.cuts.extract_if(.., |_, asked_at| *asked_at <= self.serving.epoch);
+        for (id, _) in due {
+            if !self.routed.contains(&id) {
+                self.held.remove(&id);
+            }
+        }
+    }
 }
 
 impl FakeEdge {
@@ -96,7 +109,9 @@ impl FakeEdge {
     /// Ends what is still in flight on these unrouted instances.
     pub fn close_busy(&self, instances: &[InstanceId]) {
         let mut state = self.lock();
-        state.held.retain(|id, _| !instances.contains(id));
+        let newest = state.unsent.as_ref().map_or(state.serving.epoch, |table| table.epoch);
+        state.cuts.extend(instances.iter().map(|id| (*id, newest)));
+        state.cut();
         self.tell(state, |_| ());
     }
 
@@ -234,6 +249,7 @@ impl FakeEdge {
         let Some(table) = state.unsent.take() else { return };
         if table.epoch > state.serving.epoch {
             self.swap(&mut state, table);
+            state.cut();
         }
         if state.lose_acks > 0 {
             state.lose_acks -= 1;
@@ -332,11 +348,75 @@ fn routed(table: &RoutingTable) -> BTreeSet<InstanceId> {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
+    use async_trait::async_trait;
     use domain::routing::{Pool, Target};
     use domain::{DeploymentId, ProjectId, ServiceId};
 
     use super::*;
+    use crate::conformance::{EdgeSubject, check_edge};
+
+    /// With requests that are numbers.
+    struct Alone {
+        edge: FakeEdge,
+        instances: AtomicU64,
+    }
+
+    #[async_trait]
+    impl EdgeSubject for Alone {
+        fn publish(&self, table: RoutingTable) {
+            self.edge.publish(table);
+        }
+
+        fn view(&self) -> watch::Receiver<EdgeView> {
+            self.edge.view()
+        }
+
+        fn close_busy(&self, instances: &[InstanceId]) {
+            self.edge.close_busy(instances);
+        }
+
+        async fn restart(&self) {
+            self.edge.go_down();
+            self.edge.come_up();
+        }
+
+        async fn instance(&self) -> Target {
+            Target {
+                instance: id(self.instances.fetch_add(1, Ordering::Relaxed).into()),
+                address: Ipv4Addr::LOCALHOST.into(),
+                port: 80,
+            }
+        }
+
+        async fn ask(&self, host: &str) -> Option<InstanceId> {
+            let table = self.edge.serving();
+            let leads = |entry: &&ServiceEntry| entry.matches.iter().any(|route| route.host == host);
+            let entry = table.services.iter().find(leads)?;
+            entry.targets().next().map(|target| target.instance)
+        }
+
+        async fn begin(&self, _host: &str, instance: InstanceId) {
+            self.edge.hold(instance, 1);
+        }
+
+        async fn finish(&self, instance: InstanceId) -> usize {
+            let kept = self.edge.in_flight(instance);
+            self.edge.hold(instance, 0);
+            kept as usize
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_an_edge_like_any_other() {
+        for delay in [Duration::ZERO, Duration::from_millis(50)] {
+            let edge = FakeEdge::new();
+            edge.set_ack_delay(delay);
+            let instances = AtomicU64::new(1);
+            check_edge(&Alone { edge, instances }).await;
+        }
+    }
 
     fn id(n: u128) -> InstanceId {
         InstanceId(Uuid::from_u128(n))

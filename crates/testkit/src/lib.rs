@@ -3,7 +3,7 @@
 //! - [`FakeEngine`] and [`FakeEdge`]: doubles that run on tokio's clock (paused or not), follow a script per image, and
 //!   fail on demand in the ways of faults C5.
 //! - [`load`]: an open-loop load generator that gives every request exactly one outcome; also the program `hob-load`.
-//! - [`conformance`]: what every engine must do, run against the fake one and against real ones.
+//! - [`conformance`]: what every engine and every edge must do, run against the fake ones and against real ones.
 //! - [`bench`]: what `bin/bench` measures; also the program `hob-bench`.
 //! - [`planted`]: a secret, and a search for it in every form.
 //! - [`postgres`]: a PostgreSQL server of the test's own.

@@ -1,6 +1,8 @@
 //! An edge in this process, toy apps behind it, and clients that see every byte.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod plane;
+
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
