@@ -98,6 +98,30 @@ async fn a_canary_says_where_it_waits_and_what_to_type() {
 }
 
 #[tokio::test]
+async fn steps_stay_with_their_strategy() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let steps = json!([{"weight": 50, "then": {"gate": {"min_requests": 500}}}]);
+    let (service, _) = canary(&world, &alice, steps).await;
+    let path = format!("/api/services/{service}/");
+    let steps_after = async |change: Value| {
+        let changed = alice.patch(&path, change).await.expect(200);
+        let steps = changed["options"]["steps"].as_array().expect("steps");
+        steps.len()
+    };
+    assert_eq!(steps_after(json!({"image": "myapp:v3"})).await, 1);
+    assert_eq!(
+        steps_after(json!({"strategy": "canary", "options": {"sticky": true}})).await,
+        1
+    );
+    assert_eq!(steps_after(json!({"strategy": "blue_green"})).await, 0);
+    let seen = alice.get(&path).await.expect(200);
+    assert_eq!(seen["options"]["sticky"], true, "only the steps begin anew");
+    let two = json!({"strategy": "canary", "options": {"steps": [{"weight": 10}, {"weight": 50}]}});
+    assert_eq!(steps_after(two).await, 2);
+}
+
+#[tokio::test]
 async fn a_step_tells_the_figures_by_which_it_is_judged() {
     let world = World::new().await;
     let alice = world.alice().await;

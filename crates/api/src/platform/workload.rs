@@ -183,7 +183,9 @@ struct Sent {
 impl Sent {
     fn read(kind: ServiceKind, f: &mut Fields, current: Option<&Service>) -> Sent {
         let base_resources = current.map(|s| s.resources.clone()).unwrap_or_default();
-        let base_options = current.map(|s| s.options.clone()).unwrap_or_default();
+        let strategy = f.choice("strategy", &STRATEGIES);
+        let base_options = base_options(current, strategy);
+        let begins_anew = current.is_some_and(|service| service.options != base_options);
         let port = match kind {
             ServiceKind::Service => f.integer("port", 1..=65535).and_then(|port| u16::try_from(port).ok()),
             ServiceKind::Worker => None,
@@ -210,8 +212,10 @@ impl Sent {
             release: f.nullable("release", command),
             health: f.nested("health_check", &HEALTH_FIELDS, |f| health_check(f, kind)),
             resources: f.nested("resources", &RESOURCE_FIELDS, |f| Some(resources(f, base_resources))),
-            strategy: f.choice("strategy", &STRATEGIES),
-            options: f.nested("options", &OPTION_FIELDS, |f| Some(options(f, base_options))),
+            strategy,
+            options: f
+                .nested("options", &OPTION_FIELDS, |f| Some(options(f, base_options.clone())))
+                .or(begins_anew.then_some(base_options)),
             notes: f.any_text("notes", NOTES_MAX),
             deploy: current.is_some() && f.has("deploy") && f.boolean("deploy") == Some(true),
         }
@@ -378,6 +382,18 @@ const OPTION_FIELDS: [&str; 14] = [
     "keep_warm_ms",
     "watch_ms",
 ];
+
+/// What a change of options starts from. Steps are those of a strategy: another one begins without any.
+fn base_options(current: Option<&Service>, strategy: Option<Strategy>) -> RolloutOptions {
+    let Some(current) = current else {
+        return RolloutOptions::default();
+    };
+    let mut options = current.options.clone();
+    if strategy.is_some_and(|strategy| strategy != current.strategy) {
+        options.steps.clear();
+    }
+    options
+}
 
 /// Changes `base` key by key.
 fn options(f: &mut Fields, base: RolloutOptions) -> RolloutOptions {

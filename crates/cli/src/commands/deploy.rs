@@ -46,7 +46,8 @@ Steps of a canary, one after the other, with commas between them:
   10 gate requests 500 for 2m errors 1 p95 150
                            the gate's terms: least requests, least time, percentage points of failed requests above
                            the old version's, percent of the old version's 95th percentile of latency
-Of blue-green only what ends its first step counts: --strategy blue-green --steps '100 for 10m'.")]
+Of blue-green only what ends its first step counts: --strategy blue-green --steps '100 for 10m'.
+Steps stay for later deployments, until others are given or the strategy changes.")]
 pub struct Deploy {
     /// Name of the service: lower-case letters, digits, hyphens
     name: String,

@@ -50,6 +50,7 @@ enum Action {
     Set {
         /// Service
         name: String,
+        /// Variable whose value standard input gives
         #[arg(
             required_unless_present = "env_file",
             conflicts_with = "env_file",
@@ -64,6 +65,7 @@ enum Action {
     Rotate {
         /// Service
         name: String,
+        /// Variable that gets the new value
         #[arg(value_name = "KEY")]
         key: String,
         /// Take a random value that nobody sees, instead of asking for one
@@ -76,6 +78,7 @@ enum Action {
     Unset {
         /// Service
         name: String,
+        /// Variables to remove
         #[arg(required = true, value_name = "KEY")]
         keys: Vec<String>,
     },
@@ -83,6 +86,7 @@ enum Action {
     Reads {
         /// Service
         name: String,
+        /// Variable whose readers are shown
         #[arg(value_name = "KEY")]
         key: String,
         /// Only what came after this number
