@@ -198,6 +198,25 @@ fn a_gate_decides_by_what_the_edge_has_seen_and_silence_decides_nothing() {
     assert_eq!(version_at(&hob, "web.localhost"), "1");
 }
 
+#[test]
+fn a_success_whose_requests_fail_soon_after_is_taken_back() {
+    let Some(hob) = platform("2", &[]) else { return };
+    App::pack_with(&hob, "web:bad", &["--env", "FAIL_HEALTH=1"]).ok();
+    let asked = |path| hob.get("web.localhost", path).expect("an answer").status();
+    assert!(
+        (0..30).all(|_| asked("/healthz") == 200),
+        "the old version does not fail"
+    );
+    roll(&hob, "web:bad", "rolling", json!({ "watch_ms": 600_000 }));
+    until_stage(&hob, "succeeded");
+    assert_eq!(asked("/healthz"), 503);
+    eventually(SOON, "the old version answers again", || asked("/healthz") == 200);
+    until_stage(&hob, "succeeded");
+    assert_eq!(version_at(&hob, "web.localhost"), "0");
+    let back = newest(&hob);
+    assert!(back["rollback_from"].is_string(), "{back}");
+}
+
 fn blue_green_story(setting: &str) {
     let Some(hob) = platform("3", &[setting]) else { return };
     under_load(&hob, |load| {
