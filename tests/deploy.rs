@@ -73,8 +73,6 @@ fn a_service_is_deployed_routed_rolled_and_rolled_back() {
     }
 }
 
-/// Edits wait for a deployment, and say so; a rollback brings back the settings of then, and secrets only where they
-/// are asked for (OPEN-3).
 #[test]
 fn two_versions_are_compared_by_what_was_seen_of_them() {
     let Some(hob) = Hob::start(HOB) else { return };
@@ -87,14 +85,18 @@ fn two_versions_are_compared_by_what_was_seen_of_them() {
     assert!(told.contains("+  route: shop.example.com/api"), "{told}");
     let diff: serde_json::Value = serde_json::from_str(&hob.cli(&["diff", "web", "--json"]).ok().stdout).expect("JSON");
     let counted = |path: &str| std::path::Path::new(path).exists();
-    if counted("/sys/fs/cgroup/memory") || counted("/sys/fs/cgroup/memory.stat") {
-        for side in ["before", "after"] {
-            let most = diff[side]["memory_peak_bytes"].as_u64();
-            assert!(most > Some(100_000), "the {side} version: {most:?}\n{told}");
-        }
+    if !counted("/sys/fs/cgroup/memory") && !counted("/sys/fs/cgroup/memory.stat") {
+        println!("SKIPPED: no control groups count memory here");
+        return;
+    }
+    for side in ["before", "after"] {
+        let most = diff[side]["memory_peak_bytes"].as_u64();
+        assert!(most > Some(100_000), "the {side} version: {most:?}\n{told}");
     }
 }
 
+/// Edits wait for a deployment, and say so; a rollback brings back the settings of then, and secrets only where they
+/// are asked for (OPEN-3).
 #[test]
 fn edited_settings_wait_for_a_deployment_and_go_back_with_a_rollback() {
     let Some(hob) = Hob::start(HOB) else { return };

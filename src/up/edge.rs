@@ -129,7 +129,7 @@ impl EdgeLink {
                 tracing::error!(%error, "the edge cannot be kept running");
             }
         });
-        let view = translated(client.watch());
+        let view = client.routing_view();
         tokio::spawn(keep_receipts(client.clone(), store));
         Arc::new(EdgeLink {
             client,
@@ -220,24 +220,6 @@ impl EdgePort for EdgeLink {
     fn close_busy(&self, instances: &[InstanceId]) {
         self.client.close_busy(instances.iter().copied());
     }
-}
-
-/// What the reconciler needs of the edge's own, richer view.
-fn translated(mut source: watch::Receiver<edge::EdgeView>) -> watch::Receiver<EdgeView> {
-    let translate = |view: &edge::EdgeView| EdgeView {
-        connected: view.connected,
-        boot: view.boot,
-        acked_epoch: view.acked_epoch,
-        busy: view.busy.iter().map(|(id, count)| (*id, *count)).collect(),
-    };
-    let (sender, receiver) = watch::channel(translate(&source.borrow()));
-    tokio::spawn(async move {
-        while source.changed().await.is_ok() {
-            let view = translate(&source.borrow_and_update());
-            sender.send_if_modified(|known| std::mem::replace(known, view.clone()) != view);
-        }
-    });
-    receiver
 }
 
 /// Writes what the edge has counted beside the deployments. Cumulative per run of the edge, so writing twice is

@@ -168,6 +168,7 @@ impl Upstream {
         let mut buffer = [0; MAX_MESSAGE];
         loop {
             let Ok((len, from)) = self.socket.recv_from(&mut buffer).await else {
+                // Whoever waits runs into its deadline.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::routing::{Receipt, RoutingTable};
+use domain::routing::{self, Receipt, RoutingTable};
 use domain::{Behaviour, DeploymentId, InstanceId};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use tokio::io::Interest;
@@ -50,6 +50,17 @@ pub struct EdgeView {
     pub busy: HashMap<InstanceId, u64>,
     /// The newest published table was refused, and why.
     pub refused: Option<(u64, String)>,
+}
+
+impl From<&EdgeView> for routing::EdgeView {
+    fn from(view: &EdgeView) -> Self {
+        routing::EdgeView {
+            connected: view.connected,
+            boot: view.boot,
+            acked_epoch: view.acked_epoch,
+            busy: view.busy.iter().map(|(id, count)| (*id, *count)).collect(),
+        }
+    }
 }
 
 /// Receipts by the run of the edge that counted them, oldest run first. Within a run they are cumulative, so a reader
@@ -137,6 +148,19 @@ impl EdgeClient {
 
     pub fn watch(&self) -> watch::Receiver<EdgeView> {
         self.view.clone()
+    }
+
+    /// [`EdgeClient::watch`] in the reconciler's terms, which changes only where those do.
+    pub fn routing_view(&self) -> watch::Receiver<routing::EdgeView> {
+        let mut source = self.watch();
+        let (sender, receiver) = watch::channel(routing::EdgeView::from(&*source.borrow()));
+        tokio::spawn(async move {
+            while source.changed().await.is_ok() {
+                let view = routing::EdgeView::from(&*source.borrow_and_update());
+                sender.send_if_modified(|known| std::mem::replace(known, view.clone()) != view);
+            }
+        });
+        receiver
     }
 
     pub fn receipts(&self) -> watch::Receiver<Receipts> {

@@ -121,23 +121,6 @@ impl EdgeSubject for Process {
     }
 }
 
-/// In the reconciler's terms.
-fn translated(mut source: watch::Receiver<edge::EdgeView>) -> watch::Receiver<EdgeView> {
-    let translate = |view: &edge::EdgeView| EdgeView {
-        connected: view.connected,
-        boot: view.boot,
-        acked_epoch: view.acked_epoch,
-        busy: view.busy.iter().map(|(id, count)| (*id, *count)).collect(),
-    };
-    let (sender, receiver) = watch::channel(translate(&source.borrow()));
-    tokio::spawn(async move {
-        while source.changed().await.is_ok() {
-            sender.send_replace(translate(&source.borrow_and_update()));
-        }
-    });
-    receiver
-}
-
 /// Invariants 3, 4 and 21 rest on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_edge_does_what_the_fake_one_does() {
@@ -148,7 +131,7 @@ async fn a_real_edge_does_what_the_fake_one_does() {
         client: plane.client.clone(),
         report: plane.report.clone(),
         address,
-        view: translated(plane.client.watch()),
+        view: plane.client.routing_view(),
         instances: Mutex::default(),
         kept: Mutex::default(),
     };

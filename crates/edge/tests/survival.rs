@@ -162,7 +162,7 @@ async fn a_restarted_edge_serves_the_older_table_when_the_newest_file_is_torn() 
 }
 
 #[tokio::test]
-async fn sigterm_lets_requests_finish_and_the_processend() {
+async fn sigterm_lets_requests_finish_and_the_process_end() {
     let home = tempfile::tempdir().unwrap();
     let app = App::http(|_| async {
         tokio::time::sleep(Duration::from_millis(500)).await;

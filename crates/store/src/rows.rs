@@ -34,17 +34,6 @@ pub struct ApiKey {
     pub revoked_at_us: Option<i64>,
 }
 
-/// What was seen of a deployment. `None`: not known.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Observed {
-    /// By the edge, over all its lives.
-    pub behaviour: Option<Behaviour>,
-    /// The routes that led to it when it began to serve: hostname and path, in order.
-    pub routes: Option<Vec<String>>,
-    /// Most memory that one of its ended instances had, in bytes.
-    pub memory_peak: Option<u64>,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project {
     pub id: ProjectId,
@@ -392,6 +381,17 @@ pub struct EdgeEntry {
     pub receipt: DeploymentId,
     /// Enabled routes only.
     pub matches: Vec<RouteMatch>,
+}
+
+/// What was seen of a deployment. `None`: not known.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Observed {
+    /// By the edge, over all its lives.
+    pub behaviour: Option<Behaviour>,
+    /// The routes that led to it when it began to serve: hostname and path, in order.
+    pub routes: Option<Vec<String>>,
+    /// Most memory that one of its ended instances had, in bytes.
+    pub memory_peak: Option<u64>,
 }
 
 /// How the deployments of a service ended, over its whole life, pruned ones included.

@@ -3,10 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 use domain::change::{self, Change};
-use domain::{Behaviour, DeploymentId, Error, ServiceId, Stage};
+use domain::{DeploymentId, Error, ServiceId, Stage};
 use serde::Serialize;
 use store::{Deployment, InstanceRow, InstanceState, Scope};
 
+use super::behaviour::BehaviourView;
 use super::caller::Caller;
 use super::deployments::ReceiptView;
 use super::error::Reply;
@@ -42,30 +43,6 @@ struct Side {
     routes: Option<Vec<String>>,
 }
 
-/// How a version behaved, as the edge measured it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct BehaviourView {
-    requests: u64,
-    failed: u64,
-    /// 0 to 1.
-    error_rate: f64,
-    p50_ms: Option<f64>,
-    p95_ms: Option<f64>,
-}
-
-impl From<&Behaviour> for BehaviourView {
-    fn from(seen: &Behaviour) -> Self {
-        let ms = |share| seen.quantile(share).map(|time| time.as_secs_f64() * 1e3);
-        BehaviourView {
-            requests: seen.requests,
-            failed: seen.failed,
-            error_rate: seen.error_rate(),
-            p50_ms: ms(0.5),
-            p95_ms: ms(0.95),
-        }
-    }
-}
-
 pub async fn get(
     State(api): State<ApiState>,
     caller: Caller,
@@ -77,11 +54,11 @@ pub async fn get(
         return Err(Error::refused("These deployments are of two services").into());
     }
     let mut changes = change::changes(Some(&before.spec), &after.spec);
-    let live = scope.instances(after.service).await?;
     let service = after.service;
+    let rows = scope.instances(service).await?;
     let (before, after) = (
-        side(&api, scope, before, &live).await?,
-        side(&api, scope, after, &live).await?,
+        side(&api, scope, before, &rows).await?,
+        side(&api, scope, after, &rows).await?,
     );
     if let (Some(before), Some(after)) = (&before.routes, &after.routes) {
         changes.extend(change::route_changes(before, after));

@@ -29,6 +29,7 @@
 mod account;
 mod api_keys;
 mod audit;
+mod behaviour;
 mod caller;
 mod configs;
 mod controls;

@@ -11,9 +11,9 @@ use serde::Serialize;
 use store::{InstanceState, Scope, Service, ServiceKind};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::behaviour::BehaviourView;
 use super::caller::Caller;
 use super::deployments::ReceiptView;
-use super::diff::BehaviourView;
 use super::error::Reply;
 use super::extract::{At, Params};
 use super::instances::{Stand, live_by_id, state_of};

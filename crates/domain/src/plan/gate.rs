@@ -27,7 +27,7 @@ pub(super) fn decide(gate: &Gate, trial: &Trial) -> Decision {
     let wanted = gate.min_requests.max(1);
     if new.requests < wanted {
         return Decision::Open(format!(
-            "the new version has answered less than {wanted} requests: not enough to decide"
+            "the new version has answered fewer than {wanted} requests: not enough to decide"
         ));
     }
     if let Some(what) = fails_more(&trial.evidence, gate.max_error_points) {

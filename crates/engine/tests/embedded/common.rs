@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub const BUSYBOX: &str = "/bin/busybox";
 /// No wait of a test is longer.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether containers can be run here; says so if not.
 pub fn can_run() -> bool {

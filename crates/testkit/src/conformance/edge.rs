@@ -97,8 +97,7 @@ impl Suite<'_> {
 
     /// No view ever says that a table without the instance is served, and not that requests are still with it.
     async fn tells_who_is_busy_with_the_acknowledgement(&mut self) {
-        let target = self.serve_one().await;
-        self.edge.begin(HOST, target.instance).await;
+        let target = self.serve_busy().await;
         assert!(self.edge.view().borrow().busy.is_empty(), "it is routed");
         self.publish(&[]);
         let view = self.acknowledged().await;
@@ -108,8 +107,7 @@ impl Suite<'_> {
     }
 
     async fn forgets_that_an_instance_was_busy_when_it_is_routed_again(&mut self) {
-        let target = self.serve_one().await;
-        self.edge.begin(HOST, target.instance).await;
+        let target = self.serve_busy().await;
         self.serve(&[]).await;
         self.publish(&[&target]);
         let view = self.acknowledged().await;
@@ -122,14 +120,12 @@ impl Suite<'_> {
     }
 
     async fn cuts_only_what_is_not_routed(&mut self) {
-        let target = self.serve_one().await;
-        self.edge.begin(HOST, target.instance).await;
+        let target = self.serve_busy().await;
         self.edge.close_busy(&[target.instance]);
         self.serve(&[&target]).await;
         assert_eq!(self.edge.finish(target.instance).await, 1, "it is routed");
 
-        let target = self.serve_one().await;
-        self.edge.begin(HOST, target.instance).await;
+        let target = self.serve_busy().await;
         self.publish(&[]);
         // What was asked first is done first, acknowledged or not.
         self.edge.close_busy(&[target.instance]);
@@ -154,6 +150,13 @@ impl Suite<'_> {
     async fn serve_one(&mut self) -> Target {
         let target = self.edge.instance().await;
         self.serve(&[&target]).await;
+        target
+    }
+
+    /// As [`Suite::serve_one`], and it keeps one request.
+    async fn serve_busy(&mut self) -> Target {
+        let target = self.serve_one().await;
+        self.edge.begin(HOST, target.instance).await;
         target
     }
 

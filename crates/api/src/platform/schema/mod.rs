@@ -3,6 +3,7 @@
 //! [`operations`] says what can be asked, [`shapes`] what is sent and answered. Tests hold both against the router and
 //! against real answers, so that neither can drift.
 
+mod deployments;
 mod operations;
 mod shapes;
 mod terms;

@@ -4,6 +4,7 @@ use domain::names::{ENV_KEY_MAX, ENV_VALUE_MAX, IMAGE_MAX, INSTANCES, PATH_MAX, 
 use domain::rollout::STEPS_MAX;
 use serde_json::{Map, Value, json};
 
+use super::deployments;
 use super::terms::*;
 use crate::limits::ENV_KEYS_MAX;
 
@@ -50,19 +51,16 @@ pub fn all() -> Value {
         ("WorkerNew", new(workload_fields(false, true), &["name", "image"])),
         ("WorkerPatch", new(workload_fields(false, false), &[])),
         ("Notes", new(vec![("notes", notes())], &[])),
-        ("Deployment", deployment()),
-        ("Rollback", rollback()),
-        ("Receipt", receipt()),
-        ("Outcomes", outcomes()),
-        ("Plan", plan()),
-        ("Diff", diff()),
-        ("Events", events()),
+        ("Deployment", deployments::deployment()),
+        ("Rollback", deployments::rollback()),
+        ("Receipt", deployments::receipt()),
+        ("Outcomes", deployments::outcomes()),
+        ("Plan", deployments::plan()),
+        ("Diff", deployments::diff()),
+        ("Events", deployments::events()),
         ("Instances", results(json!({ "type": "object" }))),
         ("LogLine", json!({ "type": "object" })),
-        (
-            "Rollout",
-            json!({ "type": "object", "required": ["deployment", "stage", "done", "instances", "receipt"] }),
-        ),
+        ("Rollout", deployments::rollout()),
         ("Route", route()),
         ("RouteNew", new(route_fields(), &["path", "domain", "service"])),
         ("RoutePatch", new(route_fields(), &[])),
@@ -296,142 +294,6 @@ fn resources() -> Value {
     ])
 }
 
-/// S0.8 to S0.21. With `?detail=full` there is more.
-fn deployment() -> Value {
-    object(vec![
-        ("id", uuid()),
-        ("service", uuid()),
-        ("version_number", integer(1, i64::MAX)),
-        ("image", text()),
-        ("port", or_null(integer(1, 65535))),
-        ("replicas", integer(1, 12)),
-        (
-            "config_snapshot",
-            json!({ "type": "object", "additionalProperties": { "type": "string" } }),
-        ),
-        ("secret_keys_snapshot", list_of(text())),
-        ("status", words(&["pending", "success", "failed", "rolled_back"])),
-        ("deployed_at", time()),
-        ("deployed_by", uuid()),
-        ("rollback_from", or_null(uuid())),
-        ("notes", text()),
-        ("error_message", text()),
-    ])
-}
-
-fn rollback() -> Value {
-    let source = || words(&["current", "snapshot"]);
-    new(
-        vec![
-            ("notes", notes()),
-            ("secrets", source()),
-            ("config", source()),
-            ("apply_hash", hash()),
-        ],
-        &[],
-    )
-}
-
-fn plan() -> Value {
-    object(vec![
-        ("service", or_null(uuid())),
-        ("name", text()),
-        ("deploys", flag()),
-        ("version", or_null(count())),
-        ("running_version", or_null(count())),
-        ("supersedes", or_null(uuid())),
-        (
-            "image",
-            object(vec![
-                ("reference", text()),
-                ("digest", or_null(text())),
-                ("local", flag()),
-                ("size_bytes", or_null(count())),
-            ]),
-        ),
-        ("changes", list_of(change())),
-        ("replaces", flag()),
-        ("routes", list_of(text())),
-        (
-            "downtime",
-            object(vec![("class", words(&["none", "hold", "restart"])), ("why", text())]),
-        ),
-        (
-            "memory",
-            object(vec![
-                ("needed_mb", count()),
-                ("running_mb", count()),
-                ("free_mb", or_null(count())),
-                ("fits", or_null(flag())),
-            ]),
-        ),
-        ("expected_ms", or_null(count())),
-        (
-            "way_back",
-            object(vec![("exists", flag()), ("version", or_null(count())), ("why", text())]),
-        ),
-        ("hash", hash()),
-    ])
-}
-
-/// Before and after are null, or as they are written in requests.
-fn change() -> Value {
-    object(vec![
-        ("what", text()),
-        ("before", json!({})),
-        ("after", json!({})),
-        ("replaces", flag()),
-    ])
-}
-
-fn diff() -> Value {
-    let behaviour = object(vec![
-        ("requests", count()),
-        ("failed", count()),
-        ("error_rate", number()),
-        ("p50_ms", or_null(number())),
-        ("p95_ms", or_null(number())),
-    ]);
-    let side = || {
-        object(vec![
-            ("deployment", uuid()),
-            ("version", count()),
-            ("image", text()),
-            ("digest", or_null(text())),
-            ("size_bytes", or_null(count())),
-            ("stage", text()),
-            ("deployed_at", time()),
-            ("receipt", named("Receipt")),
-            ("behaviour", or_null(behaviour.clone())),
-            ("memory_peak_bytes", or_null(count())),
-            ("routes", or_null(list_of(text()))),
-        ])
-    };
-    object(vec![
-        ("service", uuid()),
-        ("before", side()),
-        ("after", side()),
-        ("changes", list_of(change())),
-    ])
-}
-
-fn receipt() -> Value {
-    object(vec![
-        ("deployment", uuid()),
-        ("ok", count()),
-        ("failed_by_hob", count()),
-        ("failed_by_app", count()),
-        ("retried", count()),
-        ("drained", count()),
-        ("total", count()),
-    ])
-}
-
-fn outcomes() -> Value {
-    let ends = ["succeeded", "failed", "canceled", "superseded", "rolled_back"];
-    object(ends.map(|end| (end, count())).to_vec())
-}
-
 fn role() -> Value {
     words(&["viewer", "developer", "owner"])
 }
@@ -471,19 +333,6 @@ fn accesses() -> Value {
         ("how", text()),
     ]);
     object(vec![("results", list_of(access)), ("next_after", or_null(count()))])
-}
-
-fn events() -> Value {
-    let event = object(vec![
-        ("seq", count()),
-        ("at", time()),
-        ("actor", text()),
-        ("from", or_null(text())),
-        ("to", or_null(text())),
-        ("reason", text()),
-        ("details", json!({})),
-    ]);
-    object(vec![("results", list_of(event)), ("next_after", or_null(count()))])
 }
 
 fn route() -> Value {
